@@ -1,0 +1,1 @@
+"""The contracts: everything that crosses a topic, frozen and bounded. No module here imports another room."""

@@ -1,0 +1,56 @@
+"""`metrics`: a closed window of one series."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.base import Contract, Count, Finite, Identifier, Subject, TimestampMs
+
+
+class Summary(Contract):
+    """A mergeable summary of one field over one window."""
+
+    count: Count = Field(description="Values present")
+    missing: Count = Field(default=0, description="Nulls")
+    sum: Finite = 0.0
+    min: Finite | None = Field(default=None, description="null when no value was present")
+    max: Finite | None = None
+    mean: Finite | None = None
+    m2: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="Sum of squared deviations from the mean; m2 / (count - 1) is the variance"
+    )
+    sketch: list[tuple[int, int]] = Field(
+        default_factory=list,
+        description="Log-bucket quantile sketch as (bucket, count), ascending; relative error 1%",
+    )
+
+
+class MetricWindow(Subject):
+    """One closed window [start_ms, start_ms + size_ms) of one series, as one partition saw it."""
+
+    window_id: Identifier = Field(description="The same for every revision and repeat of this window")
+    start_ms: TimestampMs
+    size_ms: Annotated[int, Field(ge=1)] = Field(description="Granularity")
+    partition: Count = Field(description="The telemetry partition the events came through; windows of one series "
+                             "from several partitions add up")
+    count: Count = Field(description="Events. It only grows: of two copies with one id the larger count is newer")
+    errors: Count = Field(description="Events with an error")
+    revision: Count = Field(default=0, description="0 when first closed; raised by each amendment")
+    closed_ms: TimestampMs = Field(description="Event time of the partition when this copy was emitted")
+    fields: dict[str, Summary] = Field(
+        default_factory=dict,
+        description="latency_ms, confidence, prediction, feature.NAME, metric.NAME; classes as prediction=CLASS "
+        "and feature.NAME=VALUE, each with count only",
+    )
+
+
+def window_id(environment: str, model: str, version: str, component: str,
+              size_ms: int, start_ms: int, partition: int) -> str:
+    """A deterministic, readable, bounded id of a window (at most 128 characters)."""
+    import hashlib
+
+    series = "\x1f".join((environment, model, version, component))
+    digest = hashlib.blake2b(series.encode(), digest_size=12).hexdigest()
+    return f"w-{digest}-{size_ms}-{start_ms}-{partition}"

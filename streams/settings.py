@@ -1,0 +1,129 @@
+"""Every setting, once: prefix `STREAMGAUGE_`, a unit, a default and a line of help each.
+
+`streamgauge settings` prints them. Secrets are masked wherever they are shown.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "STREAMGAUGE_"
+
+
+class Settings(BaseSettings):
+    """Read from the environment when a process starts; never changed while it runs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    # -- where the services are -------------------------------------------------------------------
+    kafka_url: str = Field("", description="Bootstrap servers, host:port, comma-separated; empty: embedded broker")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to Kafka")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism, with SASL_*")
+    kafka_sasl_username: str = Field("", description="SASL user")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password")
+    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates (PEM); empty: the system's")
+    kafka_ssl_certfile: Path | None = Field(None, description="Client certificate (PEM)")
+    kafka_ssl_keyfile: Path | None = Field(None, description="Client key (PEM)")
+    redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// (TLS) or unix://; empty: embedded Valkey")
+    database_url: SecretStr = Field(SecretStr(""), description="postgresql://...; empty: embedded PostgreSQL")
+    data_dir: Path = Field(Path(".streamgauge"), description="Folder for what the embedded services and demo keep")
+
+    # -- topics -----------------------------------------------------------------------------------
+    topic_prefix: str = Field("", description="Put before every topic's name")
+    group: str = Field("streamgauge", description="Consumer group of the workers; also names their changelogs")
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4, description="Partitions of every topic; the most workers that can share the load")
+    replication: Annotated[int, Field(ge=1)] = Field(1, description="Replicas of every topic")
+
+    # -- what is let in ---------------------------------------------------------------------------
+    max_record_bytes: Annotated[int, Field(ge=1024)] = Field(
+        1_048_576, description="Bytes; a larger record is rejected")
+    max_events_per_record: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Events; a longer array is rejected")
+    max_age_ms: Annotated[int, Field(ge=0)] = Field(
+        0, description="Milliseconds before the broker's timestamp; older events are rejected; 0: any age")
+    max_ahead_ms: Annotated[int, Field(ge=0)] = Field(
+        300_000, description="Milliseconds after the broker's timestamp; later events are rejected; 0: any")
+
+    # -- windows ----------------------------------------------------------------------------------
+    granularities_ms: Annotated[tuple[int, ...], NoDecode] = Field(
+        (1_000, 10_000, 60_000), description="Milliseconds, comma-separated; each divides the next")
+    watermark_delay_ms: Annotated[int, Field(ge=0)] = Field(
+        1_000, description="Milliseconds a window waits for events that are out of order")
+    grace_ms: Annotated[int, Field(ge=0)] = Field(
+        30_000, description="Milliseconds after its end in which a closed window is amended by late events")
+    idle_ms: Annotated[int, Field(ge=100)] = Field(
+        2_000, description="Milliseconds without an event after which the clock moves a partition's watermark")
+
+    # -- scoring ----------------------------------------------------------------------------------
+    hst_trees: Annotated[int, Field(ge=1, le=500)] = Field(25, description="Half-space trees")
+    hst_height: Annotated[int, Field(ge=1, le=15)] = Field(8, description="Height of each tree")
+    hst_window: Annotated[int, Field(ge=2)] = Field(250, description="Rows between two mass updates")
+    threshold_quantile: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
+        0.999, description="Scores above this quantile of the detector's past are anomalies")
+    seed: int = Field(42, description="Of everything random in the pipeline")
+
+    # -- drift and alerts ---------------------------------------------------------------------------
+    drift_granularity_ms: Annotated[int, Field(ge=1)] = Field(
+        1_000, description="Milliseconds; the windows that drift detection reads")
+    drift_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        1e-5, description="False-alarm bound of a drift detector")
+    anomaly_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.05, description="Share of anomalous events above which an alert opens")
+    error_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.05, description="Share of failed events above which an alert opens")
+    latency_factor: Annotated[float, Field(gt=1.0)] = Field(
+        3.0, description="Mean latency over its usual level above which an alert opens")
+    silence_ms: Annotated[int, Field(ge=1_000)] = Field(
+        60_000, description="Milliseconds without an event after which a model counts as silent (at the least)")
+    alert_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
+        60_000, description="Milliseconds (event time) for which a resolved incident does not open again")
+
+    # -- state --------------------------------------------------------------------------------------
+    checkpoint_ms: Annotated[int, Field(ge=50)] = Field(2_000, description="Milliseconds between two snapshots")
+    session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
+        6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
+    retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")
+
+    # -- the doors ----------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="Address the gateway and the metrics pages listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8700, description="Port of the gateway; 0: any free one")
+    worker_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8701, description="Port of the worker's /metrics, /healthz and /readyz; 0: any free one")
+    api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
+    alert_stream_length: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="Alerts kept in Redis for sockets to resume from")
+    socket_queue: Annotated[int, Field(ge=1)] = Field(
+        1_000, description="Messages that wait for a slow socket; then it is told what it missed")
+    heartbeat_ms: Annotated[int, Field(ge=100)] = Field(15_000, description="Milliseconds between two heartbeats")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
+    log_format: Literal["auto", "json", "pretty"] = Field("auto", description="auto: pretty on a terminal")
+
+    @field_validator("granularities_ms", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("granularities_ms")
+    @classmethod
+    def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or value[0] < 1 or any(b <= a or b % a for a, b in zip(value, value[1:], strict=False)):
+            raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
+        return value
+
+    def topic(self, name: str) -> str:
+        """A topic's name on the broker."""
+        return f"{self.topic_prefix}{name}"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

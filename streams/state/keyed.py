@@ -1,0 +1,138 @@
+"""Keyed state of one agent in one partition: live objects over their snapshots.
+
+The rules that make a crash harmless:
+
+1. Work on a batch is synchronous: look entries up, skip what `fence` says is included, change state, `touch`.
+2. `META` is the partition's own entry (a watermark, say). A checkpoint writes ordinary keys first, `META` next and
+   deletions last, in one changelog partition, so that what survives a crash is a prefix: `META` is never newer than
+   the keys, and nothing is deleted that the old `META` would create again.
+3. The state after a batch depends on the records alone, not on where batches are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from streams.state import row as rows
+
+S = TypeVar("S")
+META = ""
+
+
+class Codec(Protocol[S]):
+    """How an agent makes, writes and reads the state of one key."""
+
+    def new(self, key: str) -> S:
+        """The state of a key never seen before."""
+        ...
+
+    def encode(self, key: str, state: S) -> bytes: ...
+
+    def decode(self, key: str, data: bytes) -> S: ...
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[S]):
+    """One key's live state. `fence[topic]` is the last offset of that topic that the state includes."""
+
+    key: str
+    state: S
+    fence: dict[str, int] = field(default_factory=dict)
+
+    def includes(self, topic: str, offset: int) -> bool:
+        """True if the record was already taken in."""
+        return offset <= self.fence.get(topic, -1)
+
+
+class KeyedStates(Generic[S]):
+    """All keys of one agent in one partition.
+
+    `snapshots` maps key -> encoded row; it is the table's view of this agent and partition, or a dict in tests.
+    """
+
+    def __init__(self, agent: str, partition: int, codec: Codec[S], snapshots: MutableMapping[str, bytes]) -> None:
+        self.agent = agent
+        self.partition = partition
+        self.codec = codec
+        self.snapshots = snapshots
+        self.live: dict[str, Entry[S]] = {}
+        self.dirty: set[str] = set()
+        self.dropped: set[str] = set()
+        self.closed = False
+
+    def entry(self, key: str) -> Entry[S]:
+        """The key's entry: live, else from its snapshot, else new. New entries count once they are touched."""
+        entry = self.live.get(key)
+        if entry is None:
+            data = None if key in self.dropped else self.snapshots.get(key)
+            if data is None:
+                entry = Entry(key, self.codec.new(key))
+            else:
+                row = rows.decode(data)
+                entry = Entry(key, self.codec.decode(key, row.payload), dict(row.fence))
+            self.live[key] = entry
+        return entry
+
+    def touch(self, entry: Entry[S], topic: str | None = None, offset: int = -1) -> None:
+        """Say that the state changed, and now includes `topic` up to `offset`."""
+        if topic is not None and offset > entry.fence.get(topic, -1):
+            entry.fence[topic] = offset
+        self.live[entry.key] = entry
+        self.dirty.add(entry.key)
+        self.dropped.discard(entry.key)
+
+    def drop(self, key: str) -> None:
+        """Forget a key; its snapshot goes with the next checkpoint."""
+        self.live.pop(key, None)
+        self.dirty.discard(key)
+        if key in self.snapshots:
+            self.dropped.add(key)
+
+    def evict(self, key: str) -> bool:
+        """Put a clean key back to its snapshot only, to save memory. False if it is dirty."""
+        if key in self.dirty or key not in self.snapshots:
+            return False
+        return self.live.pop(key, None) is not None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.live or (key in self.snapshots and key not in self.dropped)
+
+    def keys(self) -> Iterator[str]:
+        """Every key but META, live or only in its snapshot."""
+        yield from (key for key in list(self.live) if key != META)
+        yield from (key for key in list(self.snapshots)
+                    if key != META and key not in self.live and key not in self.dropped)
+
+    def freeze(self, epoch: int) -> Frozen:
+        """Encode what changed since the last freeze, in the order in which it must be written."""
+        puts = [(key, self._encode(key, epoch)) for key in sorted(self.dirty - {META})]
+        if META in self.dirty:
+            puts.append((META, self._encode(META, epoch)))
+        frozen = Frozen(self.agent, self.partition, puts, sorted(self.dropped))
+        self.dirty.clear()
+        self.dropped.clear()
+        for key, data in puts:
+            self.snapshots[key] = data
+        for key in frozen.deletes:
+            self.snapshots.pop(key, None)
+        return frozen
+
+    def _encode(self, key: str, epoch: int) -> bytes:
+        entry = self.live[key]
+        return rows.encode(rows.Row(epoch, entry.fence, self.codec.encode(key, entry.state)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What one agent has to write for one partition at a checkpoint: puts in order, then deletes."""
+
+    agent: str
+    partition: int
+    puts: list[tuple[str, bytes]]
+    deletes: list[str]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(data) for _, data in self.puts)
