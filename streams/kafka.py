@@ -1,0 +1,98 @@
+"""How to reach Kafka, said once: options for aiokafka clients, and creating the topics."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from streams.settings import Settings
+from streams.topics import TOPICS, TopicRow
+
+
+class KafkaSetupError(RuntimeError):
+    """The broker cannot be used as configured; the text says what to do."""
+
+    code = "kafka_setup"
+    retriable = True
+
+
+def bootstrap_servers(settings: Settings) -> list[str]:
+    """host:port of each bootstrap server.
+
+    Raises:
+        KafkaSetupError: STREAMGAUGE_KAFKA_URL is empty.
+    """
+    servers = [part.strip().removeprefix("kafka://") for part in settings.kafka_url.split(",") if part.strip()]
+    if not servers:
+        raise KafkaSetupError("no broker: set STREAMGAUGE_KAFKA_URL to host:port, or run `streamgauge up`, "
+                              "which starts an embedded one")
+    return servers
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context, or None for a plaintext protocol."""
+    if "SSL" not in settings.kafka_security_protocol:
+        return None
+    context = ssl.create_default_context(cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None)
+    if settings.kafka_ssl_certfile:
+        context.load_cert_chain(str(settings.kafka_ssl_certfile),
+                                str(settings.kafka_ssl_keyfile) if settings.kafka_ssl_keyfile else None)
+    return context
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for AIOKafkaProducer, AIOKafkaConsumer and AIOKafkaAdminClient."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": bootstrap_servers(settings),
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    context = ssl_context(settings)
+    if context is not None:
+        options["ssl_context"] = context
+    if settings.kafka_security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
+    return options
+
+
+def topic_config(row: TopicRow) -> dict[str, str]:
+    """The broker-side configuration of a topic."""
+    return {"cleanup.policy": row.cleanup, "retention.ms": str(row.retention_ms)}
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Create the topics that do not exist; return the names of the new ones.
+
+    Raises:
+        KafkaSetupError: the broker is away, or an existing topic has another number of partitions.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+    except KafkaError as error:
+        await admin.close()
+        raise KafkaSetupError(f"no broker answers at {settings.kafka_url}: start it, or correct "
+                              f"STREAMGAUGE_KAFKA_URL ({error})") from error
+    try:
+        existing = set(await admin.list_topics())
+        missing = [row for row in TOPICS if settings.topic(row.name) not in existing]
+        if missing:
+            answer = await admin.create_topics(
+                [NewTopic(settings.topic(row.name), settings.partitions, settings.replication,
+                          topic_configs=topic_config(row)) for row in missing])
+            for name, code, *_ in answer.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise KafkaSetupError(f"cannot create topic {name}: {for_code(code).__name__}")
+        described = await admin.describe_topics([settings.topic(row.name) for row in TOPICS])
+        for topic in described:
+            if len(topic["partitions"]) != settings.partitions:
+                raise KafkaSetupError(
+                    f"topic {topic['topic']} has {len(topic['partitions'])} partitions, and "
+                    f"STREAMGAUGE_PARTITIONS is {settings.partitions}: all topics need the same number")
+        return [settings.topic(row.name) for row in missing]
+    finally:
+        await admin.close()
