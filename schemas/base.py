@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 #: 3000-01-01T00:00:00Z; later instants are microseconds or nanoseconds sent by mistake.
 MAX_TIMESTAMP_MS = 32_503_680_000_000
 MAX_TEXT = 512

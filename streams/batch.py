@@ -125,9 +125,7 @@ def fault_of(error: ValidationError) -> tuple[Reason, str, str]:
     first = error.errors(include_url=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"])[:200]
     reason = _REASONS.get(first["type"], "wrong_type")
-    if first["type"] == "value_error" and not path.endswith(("ts", "predicted_at")):
-        reason = "wrong_type"
-    elif first["type"] == "value_error" and "time zone" not in first["msg"]:
+    if (first["type"] == "value_error" and not path.endswith(("ts", "predicted_at"))) or (first["type"] == "value_error" and "time zone" not in first["msg"]):
         reason = "wrong_type"
     return reason, path, f"{path or 'record'}: {first['msg']}"[:512]
 

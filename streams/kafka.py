@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ssl
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -96,3 +99,34 @@ async def create_topics(settings: Settings) -> list[str]:
         return [settings.topic(row.name) for row in missing]
     finally:
         await admin.close()
+
+
+async def end_offsets(options: Mapping[str, Any], partitions: Iterable[TopicPartition],
+                      timeout_s: float = 10.0) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition, taken from a fetch response.
+
+    Not from ListOffsets alone: the embedded broker answers that with the first offset of the last batch plus one,
+    which would end a restore some rows too early.
+
+    Raises:
+        KafkaSetupError: the broker did not answer in time.
+    """
+    wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+    if not wanted:
+        return {}
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=50)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets(wanted)
+        filled = [tp for tp in wanted if ends[tp] > 0]
+        consumer.assign(filled)
+        for tp in filled:
+            consumer.seek(tp, ends[tp] - 1)
+        deadline = time.monotonic() + timeout_s
+        while any(consumer.highwater(tp) is None for tp in filled):
+            if time.monotonic() > deadline:
+                raise KafkaSetupError("the broker does not say where its partitions end: is it overloaded?")
+            await consumer.getmany(timeout_ms=100)
+        return {tp: consumer.highwater(tp) if tp in filled else ends[tp] for tp in wanted}
+    finally:
+        await consumer.stop()

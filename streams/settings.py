@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
     @field_validator("granularities_ms")
     @classmethod
     def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or value[0] < 1 or any(b <= a or b % a for a, b in zip(value, value[1:], strict=False)):
+        if not value or value[0] < 1 or any(b <= a or b % a for a, b in itertools.pairwise(value)):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
         return value
 

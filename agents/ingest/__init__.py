@@ -1,0 +1,1 @@
+"""The door: what breaks the contract leaves here, with its reason."""

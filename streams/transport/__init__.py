@@ -1,0 +1,1 @@
+"""The Faust transport that delivers record batches (`kafkabatch://`)."""

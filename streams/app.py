@@ -1,0 +1,217 @@
+"""The Faust app of a worker: settings read once, topics, the snapshot table, checkpoints and who owns what.
+
+`Pipeline` is what agents register with. It knows none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from streams import log, metrics
+from streams.batch import Decoder, Limits
+from streams.kafka import bootstrap_servers, client_options, ssl_context
+from streams.records import RecordBatch
+from streams.settings import Settings
+from streams.state.checkpoint import Checkpointer, Partition
+from streams.state.keyed import Codec
+from streams.topics import ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
+
+logger = log.get(__name__)
+
+#: Topics that agents read; the driver delivers them by batch.
+CONSUMED = (TELEMETRY, FEEDBACK, METRICS, ANOMALIES, DRIFT_EVENTS)
+#: Batches that wait for an agent; more and the partition's fetching pauses.
+BUFFERED_BATCHES = 8
+FETCH_BYTES = 4 * 1024 * 1024
+#: A last checkpoint that takes longer is given up; the log is read again instead.
+STOP_SECONDS = 10.0
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+
+Handler = Callable[[RecordBatch, Partition], Awaitable[None]]
+
+
+class App(faust.App):
+    """A Faust app whose batched topics come whole, and that may save its state before partitions go."""
+
+    batched_topics: frozenset[str] = frozenset()
+    client_options: Mapping[str, Any] = MappingProxyType({})
+    before_revoke_hook: Callable[[set[TP]], Awaitable[None]] | None = None
+
+    async def before_revoke(self, revoked: set[TP]) -> None:
+        """Called by the driver while the group still waits for this member."""
+        if self.before_revoke_hook is not None and revoked:
+            await self.before_revoke_hook(revoked)
+
+
+class Pipeline:
+    """Agents, timers, state and checkpoints of one worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.app = _new_app(settings)
+        self.app.batched_topics = frozenset(settings.topic(row.name) for row in CONSUMED)
+        self.app.client_options = client_options(settings)
+        self.app.before_revoke_hook = self._before_revoke
+        self.app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
+        self.table = self.app.Table("snapshots", key_type=bytes, value_type=bytes, store="fenced://snapshots",
+                                    partitions=settings.partitions,
+                                    extra_topic_configs={"min.cleanable.dirty.ratio": "0.1",
+                                                         "segment.bytes": str(64 * 1024 * 1024)})
+        self.checkpointer = Checkpointer(
+            rows=lambda: self.table.data.rows, changelog=lambda: self.table.changelog_topic_name,
+            send=self._send, ack=self._ack, commit=self._commit, written=self._written)
+        self.decode = Decoder(Limits(settings.max_record_bytes, settings.max_events_per_record,
+                                     settings.max_age_ms, settings.max_ahead_ms))
+        self.started = time.monotonic()
+        self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
+
+    # -- what agents use ----------------------------------------------------------------------------
+
+    def state(self, agent: str, codec: Codec[Any]) -> None:
+        """Declare an agent's keyed state; `partition.states(agent)` gives it."""
+        self.checkpointer.register(agent, codec)
+
+    def agent(self, name: str, row: TopicRow, handle: Handler) -> None:
+        """Run `handle(batch, partition)` for every batch of a topic: one at a time, acked at a checkpoint."""
+        topic = self.app.topic(self.settings.topic(row.name), key_type=bytes, value_type=bytes,
+                               key_serializer="raw", value_serializer="raw", allow_empty=True)
+
+        async def run(stream: Any) -> None:
+            async for event in stream.noack().events():
+                await self._guarded(name, handle, event)
+
+        run.__name__ = name
+        self.app.agent(topic, name=name)(run)
+
+    def timer(self, interval_ms: int, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Run a coroutine every `interval_ms`; one that raises stops the worker, which is then restarted."""
+        async def tick() -> None:
+            while not self.app.should_stop:
+                await self.app.sleep(interval_ms / 1000)
+                if self.app.should_stop:
+                    return
+                try:
+                    await run()
+                except Exception as error:
+                    await self._fail(name, error)
+                    return
+
+        tick.__name__ = name
+        self.app.task(tick)
+
+    async def stop(self) -> None:
+        """Write a last checkpoint, then leave the group."""
+        if not self.app.crashed:
+            try:
+                await asyncio.wait_for(self.checkpointer.checkpoint(), STOP_SECONDS)
+            except Exception as error:
+                logger.warning("checkpoint.skipped", reason="the worker stops", error=repr(error))
+        self.checkpointer.close()
+        await self.app.stop()
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions that this worker owns now."""
+        return list(self.checkpointer.partitions.values())
+
+    # -- what keeps it exact ------------------------------------------------------------------------
+
+    async def _guarded(self, name: str, handle: Handler, event: Any) -> None:
+        batch: RecordBatch = event.value
+        partition = self.checkpointer.partitions.get(batch.partition)
+        if partition is None or partition.closed:
+            return
+        metrics.BATCH_EVENTS.labels(batch.topic).observe(len(batch))
+        try:
+            with metrics.stage(name):
+                await handle(batch, partition)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self._fail(name, error, topic=batch.topic, partition=batch.partition,
+                             first_offset=batch.first_offset, last_offset=batch.last_offset)
+            return
+        partition.note(event)
+        self._lag(batch)
+
+    async def _fail(self, name: str, error: Exception, **where: Any) -> None:
+        """A fault of ours: nothing is acked; stop at once, so that a restart begins from the last checkpoint."""
+        if self.app.should_stop:
+            return
+        logger.error("worker.failed", stage=name, error=repr(error), exc_info=error, **where)
+        self.checkpointer.close()
+        os._exit(70)
+
+    def _lag(self, batch: RecordBatch) -> None:
+        end = self.app.monitor.tp_end_offsets.get(TP(batch.topic, batch.partition))
+        if end is not None:
+            metrics.LAG.labels(batch.topic, str(batch.partition)).set(max(0, end - batch.last_offset - 1))
+
+    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None) -> Any:
+        return await self.app.producer.send(topic, key, value, partition, None, None)
+
+    def _ack(self, event: Any) -> None:
+        event.ack()
+
+    async def _commit(self) -> None:
+        await self.app.consumer.commit()
+
+    def _written(self, partition: int, metadata: Any) -> None:
+        topic = self.table.changelog_topic_name
+        self.table.data.set_persisted_offset(TP(topic, partition), metadata.offset)
+
+    async def _before_revoke(self, revoked: set[TP]) -> None:
+        metrics.REBALANCES.inc()
+        try:
+            await asyncio.wait_for(self.checkpointer.checkpoint(), self.settings.session_timeout_ms / 1000)
+        except Exception as error:
+            logger.warning("checkpoint.skipped", reason="partitions are being revoked", error=repr(error))
+        self.checkpointer.close()
+
+    async def _on_rebalance_complete(self, sender: Any, **_: Any) -> None:
+        telemetry = self.settings.topic(TELEMETRY.name)
+        self.checkpointer.close()
+        self.checkpointer.open({tp.partition for tp in self.app.consumer.assignment() if tp.topic == telemetry})
+
+
+def _new_app(settings: Settings) -> App:
+    servers = ";".join(f"kafkabatch://{server}" for server in bootstrap_servers(settings))
+    return App(
+        settings.group,
+        broker=servers,
+        broker_credentials=_credentials(settings),
+        broker_client_id="streamgauge-worker",
+        broker_session_timeout=settings.session_timeout_ms / 1000,
+        broker_heartbeat_interval=settings.session_timeout_ms / 3000,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        producer_max_request_size=MAX_REQUEST_BYTES,
+        store="memory://",
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        stream_buffer_maxsize=BUFFERED_BATCHES,
+        stream_wait_empty=False,
+        web_enabled=False,
+        loghandlers=[],
+        autodiscover=False,
+        topic_disable_leader=True,
+    )
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol, context = settings.kafka_security_protocol, ssl_context(settings)
+    if protocol.startswith("SASL"):
+        credentials = faust.SASLCredentials(
+            username=settings.kafka_sasl_username, password=settings.kafka_sasl_password.get_secret_value(),
+            mechanism=settings.kafka_sasl_mechanism, ssl_context=context)
+        credentials.protocol = faust.types.auth.AuthProtocol(protocol)
+        return credentials
+    return faust.SSLCredentials(context) if context else None

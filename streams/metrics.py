@@ -1,0 +1,48 @@
+"""What every worker counts, under the names that dashboards and alert rules use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+EVENTS = Counter("streamgauge_events", "Telemetry events taken in")
+FEEDBACK = Counter("streamgauge_feedback", "Late labels taken in")
+REJECTED = Counter("streamgauge_rejected", "Records and events that broke the contract", ["reason"])
+BATCH_EVENTS = Histogram("streamgauge_batch_events", "Records a batch", ["topic"], buckets=_SIZES)
+STAGE_SECONDS = Histogram("streamgauge_stage_seconds", "Time a batch spends in a stage", ["stage"], buckets=_SECONDS)
+WATERMARK_DELAY = Gauge("streamgauge_watermark_delay_seconds", "Wall clock minus the newest event's time",
+                        ["partition"])
+LAG = Gauge("streamgauge_consumer_lag", "Records behind the end of the log", ["topic", "partition"])
+SNAPSHOT_BYTES = Gauge("streamgauge_snapshot_bytes", "Bytes written by the last checkpoint")
+SNAPSHOT_ROWS = Gauge("streamgauge_snapshot_rows", "Rows written by the last checkpoint")
+SNAPSHOT_SECONDS = Histogram("streamgauge_snapshot_seconds", "Time of a checkpoint, from freeze to commit",
+                             buckets=_SECONDS)
+SNAPSHOT_FREEZE_SECONDS = Histogram("streamgauge_snapshot_freeze_seconds",
+                                    "Time in which a checkpoint holds the event loop", buckets=_SECONDS)
+OPEN_WINDOWS = Gauge("streamgauge_open_windows", "Panes held in memory")
+WINDOWS_CLOSED = Counter("streamgauge_windows_closed", "Windows published, amendments included")
+TOO_LATE = Counter("streamgauge_too_late", "Events that came after their window's grace")
+DETECTORS = Gauge("streamgauge_detectors", "Detectors held in memory")
+ANOMALIES = Counter("streamgauge_anomalies", "Anomalous events published")
+DRIFT_EVENTS = Counter("streamgauge_drift_events", "Drift events published", ["kind", "state"])
+RETRAINING_REQUESTS = Counter("streamgauge_retraining_requests", "Retraining requests published")
+ALERTS = Counter("streamgauge_alerts", "Alert transitions published", ["cause", "state"])
+SKIPPED = Counter("streamgauge_skipped", "Internal records that could not be read", ["topic"])
+PARTITIONS = Gauge("streamgauge_partitions", "Partitions that this worker owns")
+REBALANCES = Counter("streamgauge_rebalances", "Times that partitions were given up")
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Time a stage of a batch."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        STAGE_SECONDS.labels(name).observe(time.perf_counter() - start)

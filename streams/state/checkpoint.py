@@ -1,0 +1,162 @@
+"""When state is written and when the log may move on.
+
+A checkpoint, in this order:
+
+1. freeze: encode what changed, for every agent and partition (synchronous; nothing else runs)
+2. wait until the broker has every output that was sent before the freeze
+3. write the rows: keys, then META, then deletions; wait until the broker has them
+4. ack the batches that the freeze included; commit
+
+Outputs come before rows: were a row that says "this window was published" to survive and the window not, the window
+would be lost. A crash between any two steps repeats outputs (their ids are deterministic, downstream drops repeats)
+and reads batches again (every key's fence skips what it has).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from streams import log, metrics
+from streams.state.keyed import Codec, Frozen, KeyedStates
+from streams.state.store import Rows, changelog_key
+
+logger = log.get(__name__)
+
+#: (topic, key, value, partition) -> the broker's acknowledgement
+Send = Callable[[str, bytes | None, bytes | None, int | None], Awaitable[Awaitable[Any]]]
+
+
+class Partition:
+    """Partition p of every topic, while this worker owns it: states, outputs under way, batches to ack."""
+
+    def __init__(self, number: int, epoch: int, rows: Rows, codecs: dict[str, Codec[Any]], send: Send) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.closed = False
+        self._rows = rows
+        self._codecs = codecs
+        self._send = send
+        self._states: dict[str, KeyedStates[Any]] = {}
+        self._outputs: list[Awaitable[Any]] = []
+        self._notes: list[Any] = []
+
+    def states(self, agent: str) -> KeyedStates[Any]:
+        """The agent's keyed state in this partition."""
+        found = self._states.get(agent)
+        if found is None:
+            found = KeyedStates(agent, self.number, self._codecs[agent], self._rows.view(self.number, agent))
+            self._states[agent] = found
+        return found
+
+    async def publish(self, topic: str, key: str, value: bytes, partition: int | None = None) -> None:
+        """Send an output. The next checkpoint waits for the broker to have it."""
+        self._outputs.append(await self._send(topic, key.encode(), value, partition))
+
+    def note(self, event: Any) -> None:
+        """Say that the batch is in the state; it is acked at the next checkpoint. For a closed partition: nothing."""
+        if not self.closed:
+            self._notes.append(event)
+
+    def freeze(self, agent: str | None = None) -> list[Frozen]:
+        """Encode what changed, of one agent or of all."""
+        chosen = [self._states[agent]] if agent else list(self._states.values())
+        return [states.freeze(self.epoch) for states in chosen]
+
+    def take_outputs(self) -> list[Awaitable[Any]]:
+        taken, self._outputs = self._outputs, []
+        return taken
+
+    def take_notes(self) -> list[Any]:
+        taken, self._notes = self._notes, []
+        return taken
+
+    def close(self) -> None:
+        """Nothing of this object may reach the broker any more."""
+        self.closed = True
+        for states in self._states.values():
+            states.closed = True
+        self._notes.clear()
+
+
+class Checkpointer:
+    """The partitions that this worker owns, and the writing of their state."""
+
+    def __init__(self, rows: Callable[[], Rows], changelog: Callable[[], str], send: Send,
+                 ack: Callable[[Any], None], commit: Callable[[], Awaitable[Any]],
+                 written: Callable[[int, Any], None] = lambda partition, metadata: None) -> None:
+        self._rows = rows
+        self._changelog = changelog
+        self._send = send
+        self._ack = ack
+        self._commit = commit
+        self._written = written
+        self._codecs: dict[str, Codec[Any]] = {}
+        self._lock = asyncio.Lock()
+        self.partitions: dict[int, Partition] = {}
+        self.last_success = time.monotonic()
+
+    def register(self, agent: str, codec: Codec[Any]) -> None:
+        """Declare an agent's state."""
+        self._codecs[agent] = codec
+
+    def open(self, numbers: set[int]) -> None:
+        """Take over partitions whose rows have been restored. Each gets an epoch later than any row's."""
+        for number in sorted(numbers - set(self.partitions)):
+            epoch = self._rows().epoch(number) + 1
+            self.partitions[number] = Partition(number, epoch, self._rows(), self._codecs, self._send)
+            logger.info("partition.opened", partition=number, epoch=epoch)
+        metrics.PARTITIONS.set(len(self.partitions))
+
+    def close(self) -> None:
+        """Let all partitions go; what was not written is read again by whoever owns them next."""
+        for partition in self.partitions.values():
+            partition.close()
+        self.partitions.clear()
+        metrics.PARTITIONS.set(0)
+
+    async def checkpoint(self) -> None:
+        """Write everything that changed, then ack and commit what it includes."""
+        async with self._lock:
+            started = time.perf_counter()
+            owned = list(self.partitions.values())
+            frozen = [item for partition in owned for item in partition.freeze()]
+            notes = [note for partition in owned for note in partition.take_notes()]
+            outputs = [output for partition in owned for output in partition.take_outputs()]
+            metrics.SNAPSHOT_FREEZE_SECONDS.observe(time.perf_counter() - started)
+            await _all(outputs)
+            await self._write(frozen)
+            for note in notes:
+                self._ack(note)
+            if notes:
+                await self._commit()
+            self._report(frozen, started)
+
+    async def persist(self, agent: str, partition: Partition) -> None:
+        """Write one agent's changes in one partition at once, without acking anything."""
+        async with self._lock:
+            if not partition.closed:
+                await self._write(partition.freeze(agent))
+
+    async def _write(self, frozen: list[Frozen]) -> None:
+        topic, waiting = self._changelog(), []
+        for item in frozen:
+            rows: list[tuple[str, bytes | None]] = [*item.puts, *((key, None) for key in item.deletes)]
+            for key, data in rows:
+                sent = await self._send(topic, changelog_key(item.agent, key), data, item.partition)
+                waiting.append((item.partition, sent))
+        done = await _all([sent for _, sent in waiting])
+        for (partition, _), metadata in zip(waiting, done, strict=True):
+            self._written(partition, metadata)
+
+    def _report(self, frozen: list[Frozen], started: float) -> None:
+        self.last_success = time.monotonic()
+        metrics.SNAPSHOT_SECONDS.observe(time.perf_counter() - started)
+        metrics.SNAPSHOT_BYTES.set(sum(item.size_bytes for item in frozen))
+        metrics.SNAPSHOT_ROWS.set(sum(len(item.puts) + len(item.deletes) for item in frozen))
+
+
+async def _all(waiting: list[Awaitable[Any]]) -> list[Any]:
+    return list(await asyncio.gather(*waiting)) if waiting else []

@@ -1,0 +1,118 @@
+"""A Faust transport that yields one message per partition and fetch, its value the whole `RecordBatch`.
+
+It subclasses Faust's aiokafka driver and changes four things:
+
+- For the topics in `app.batched_topics`, `getmany` hands over all fetched records of a partition at once; the
+  message's offset is the last record's.
+- Their committable offset is the last acked one plus one. Faust looks for consecutive offsets record by record, which
+  batches, compaction and transaction markers all break; here batches of a partition are acked in order, each by all
+  its agents, so that whatever is acked stands for everything before it.
+- The end of a partition is taken from a fetch, not from ListOffsets (see `streams.kafka.end_offsets`).
+- Before partitions are given up, `app.before_revoke` may write its snapshots and commit, while the group still waits.
+
+Register: entry point group `faust.transports`, scheme `kafkabatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, ClassVar
+
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers import aiokafka as base
+from faust.types import TP, ConsumerMessage
+
+from streams import log
+from streams.kafka import end_offsets
+from streams.records import RecordBatch
+
+logger = log.get(__name__)
+
+
+class Consumer(base.Consumer):
+    """Faust's consumer, by batch."""
+
+    def _batched(self, topic: str) -> bool:
+        return topic in self.app.batched_topics
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Fetched messages; a batched topic gives one a partition. Stops early when partitions are being revoked."""
+        records, active = await self._wait_next_records(timeout)
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self._seek_back()
+            return
+        generation = self.app.consumer_generation_id
+        for tp, message in self._messages(records):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                if not self._track_end(tp):
+                    continue
+                yield tp, message
+
+    def _messages(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, ConsumerMessage]]:
+        single: dict[TP, list[Any]] = {}
+        for tp, found in records.items():
+            if not found:
+                continue
+            if self._batched(tp.topic):
+                yield tp, self._batch_message(tp, found)
+            else:
+                single[tp] = found
+        for tp, record in self.scheduler.iterate(single):
+            yield tp, self._to_message(tp, record)
+
+    def _batch_message(self, tp: TP, records: list[Any]) -> ConsumerMessage:
+        message = self._to_message(tp, records[-1])
+        message.key = None
+        message.value = RecordBatch(tp.topic, tp.partition, records)
+        return message
+
+    def _track_end(self, tp: TP) -> bool:
+        try:
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        except IllegalStateError:
+            logger.info("batch.dropped", topic=tp.topic, partition=tp.partition, reason="partition was revoked")
+            return False
+        return True
+
+    async def _seek_back(self) -> None:
+        try:
+            await self.perform_seek()
+        except Exception as error:
+            logger.warning("seek.failed", error=repr(error))
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if not self._batched(tp.topic):
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if not self._batched(tp.topic):
+            found: int | None = super()._new_offset(tp)
+            return found
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return int(newest) + 1
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The end of each partition: where a restore from a changelog is complete."""
+        ends = await end_offsets(self.app.client_options, partitions)
+        return {TP(tp.topic, tp.partition): offset for tp, offset in ends.items()}
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let the app save its state while it still owns the partitions; then what Faust does."""
+        await self.app.before_revoke(revoked)
+        await super().on_partitions_revoked(revoked)
+
+
+class Transport(base.Transport):
+    """`kafkabatch://host:port`."""
+
+    Consumer: ClassVar[Any] = Consumer
+    driver_version = f"streamgauge batches, {base.Transport.driver_version}"
