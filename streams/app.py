@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,7 @@ import faust
 from faust.types import TP
 
 from streams import log, metrics
-from streams.batch import Decoder, Limits
+from streams.batch import Decoder, Limits, decode_feedback
 from streams.kafka import bootstrap_servers, client_options, ssl_context
 from streams.records import RecordBatch
 from streams.settings import Settings
@@ -68,8 +69,10 @@ class Pipeline:
         self.checkpointer = Checkpointer(
             rows=lambda: self.table.data.rows, changelog=lambda: self.table.changelog_topic_name,
             send=self._send, ack=self._ack, commit=self._commit, written=self._written)
-        self.decode = Decoder(Limits(settings.max_record_bytes, settings.max_events_per_record,
-                                     settings.max_age_ms, settings.max_ahead_ms))
+        limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
+                        settings.max_age_ms, settings.max_ahead_ms)
+        self.decode = Decoder(limits)
+        self.decode_feedback = partial(decode_feedback, limits=limits)
         self.started = time.monotonic()
         self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_TIMESTAMP_MS
 from schemas.rejected import Reason, RejectedRecord
-from schemas.telemetry import TelemetryEvent
+from schemas.telemetry import Feedback, TelemetryEvent
 from streams.records import Record, RecordBatch
 
 FloatArray = NDArray[np.float64]
@@ -125,7 +125,7 @@ def fault_of(error: ValidationError) -> tuple[Reason, str, str]:
     first = error.errors(include_url=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"])[:200]
     reason = _REASONS.get(first["type"], "wrong_type")
-    if (first["type"] == "value_error" and not path.endswith(("ts", "predicted_at"))) or (first["type"] == "value_error" and "time zone" not in first["msg"]):
+    if reason == "time_zone" and "time zone" not in first["msg"]:
         reason = "wrong_type"
     return reason, path, f"{path or 'record'}: {first['msg']}"[:512]
 
@@ -133,8 +133,8 @@ def fault_of(error: ValidationError) -> tuple[Reason, str, str]:
 class Decoder:
     """Decodes batches of one worker. Remembers names that it has validated, so that they cost one look-up."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
         self._keys: dict[tuple[str, str, str, str], SeriesKey] = {}
         self._names: dict[tuple[str, ...], bool] = {}
 
@@ -351,3 +351,33 @@ def rejected_record(topic: str, partition: int, record: Record, reason: Reason, 
         payload_base64=base64.b64encode(payload[:most]).decode(),
         payload_size_bytes=len(payload), truncated=len(payload) > most,
     )
+
+
+class FeedbackBatch(NamedTuple):
+    """Late labels of one batch: (offset, label) in log order, and what was refused."""
+
+    labels: list[tuple[int, Feedback]]
+    rejected: list[RejectedRecord]
+
+
+def decode_feedback(batch: RecordBatch, limits: Limits) -> FeedbackBatch:
+    """Late labels, one a record. Never raises on bad input; tombstones and bad records are refused with a reason."""
+    found = FeedbackBatch([], [])
+    for record in batch.records:
+        value = record.value or b""
+        try:
+            if len(value) > limits.max_record_bytes:
+                raise _Fault("too_large", "", f"{len(value)} bytes: a record may have {limits.max_record_bytes}")
+            if not value:
+                raise _Fault("empty", "", "the record has no value: send one JSON object")
+            found.labels.append((record.offset, Feedback.model_validate_json(value)))
+            continue
+        except _Fault as error:
+            fault = error
+        except ValidationError as error:
+            fault = _Fault(*fault_of(error))
+        except (RecursionError, ValueError) as error:
+            fault = _Fault("undecodable", "", f"cannot be decoded: {error}"[:512])
+        found.rejected.append(rejected_record(batch.topic, batch.partition, record, fault.reason, fault.field,
+                                              fault.message, -1, value, limits.max_record_bytes))
+    return found

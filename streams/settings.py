@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     kafka_ssl_cafile: Path | None = Field(None, description="CA certificates (PEM); empty: the system's")
     kafka_ssl_certfile: Path | None = Field(None, description="Client certificate (PEM)")
     kafka_ssl_keyfile: Path | None = Field(None, description="Client key (PEM)")
-    redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// (TLS) or unix://; empty: embedded Valkey")
+    redis_url: SecretStr = Field(SecretStr(""),
+                                 description="redis://, rediss:// (TLS) or unix://; empty: embedded Valkey")
     database_url: SecretStr = Field(SecretStr(""), description="postgresql://...; empty: embedded PostgreSQL")
     data_dir: Path = Field(Path(".streamgauge"), description="Folder for what the embedded services and demo keep")
 

@@ -1,29 +1,40 @@
-"""telemetry -> telemetry-rejected. The batch is decoded once for all agents; this one keeps what was refused."""
+"""telemetry, feedback -> telemetry-rejected. A batch is decoded once for all agents; this one keeps what was refused."""
 
 from __future__ import annotations
 
 import time
 
+from schemas.rejected import RejectedRecord
 from streams import metrics
 from streams.app import Pipeline
+from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.topics import REJECTED, TELEMETRY
+from streams.topics import FEEDBACK, REJECTED, TELEMETRY
 
 
 def register(pipeline: Pipeline) -> None:
-    """Add the agent to a worker."""
+    """Add both agents to a worker."""
     topic = pipeline.settings.topic(REJECTED.name)
 
-    async def ingest(batch: RecordBatch, partition: Partition) -> None:
+    async def keep(rejected: list[RejectedRecord], partition: Partition) -> None:
+        for record in rejected:
+            metrics.REJECTED.labels(record.reason).inc()
+            await partition.publish(topic, record.rejected_id, to_bytes(record), partition.number)
+
+    async def telemetry(batch: RecordBatch, partition: Partition) -> None:
         with metrics.stage("decode"):
             events = batch.decoded(pipeline.decode)
         metrics.EVENTS.inc(len(events))
-        for record in events.rejected:
-            metrics.REJECTED.labels(record.reason).inc()
-            await partition.publish(topic, record.rejected_id, record.model_dump_json().encode(), batch.partition)
         if len(events):
             delay = time.time() - int(events.ts_ms.max()) / 1000
             metrics.WATERMARK_DELAY.labels(str(batch.partition)).set(delay)
+        await keep(events.rejected, partition)
 
-    pipeline.agent("ingest", TELEMETRY, ingest)
+    async def feedback(batch: RecordBatch, partition: Partition) -> None:
+        found = batch.decoded(pipeline.decode_feedback)
+        metrics.FEEDBACK.inc(len(found.labels))
+        await keep(found.rejected, partition)
+
+    pipeline.agent("ingest", TELEMETRY, telemetry)
+    pipeline.agent("ingest.feedback", FEEDBACK, feedback)

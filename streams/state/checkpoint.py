@@ -138,7 +138,9 @@ class Checkpointer:
         """Write one agent's changes in one partition at once, without acking anything."""
         async with self._lock:
             if not partition.closed:
-                await self._write(partition.freeze(agent))
+                frozen, outputs = partition.freeze(agent), partition.take_outputs()
+                await _all(outputs)
+                await self._write(frozen)
 
     async def _write(self, frozen: list[Frozen]) -> None:
         topic, waiting = self._changelog(), []

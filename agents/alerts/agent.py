@@ -1,0 +1,71 @@
+"""anomalies, metrics, drift-events -> alerts: incidents that open, escalate, resolve.
+
+An alert goes out only after the state that holds it is written: three topics interleave in another way after a crash,
+and what people were told must not depend on that. The outbox in the state is published again with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from agents.alerts.engine import AlertEngine, AlertOptions
+from schemas.anomalies import Anomaly
+from schemas.drift import DriftEvent
+from schemas.windows import MetricWindow
+from streams import log, metrics
+from streams.app import Pipeline
+from streams.messages import reader, to_bytes
+from streams.records import RecordBatch
+from streams.state.checkpoint import Partition
+from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS
+
+NAME = "alerts"
+TICK_MS = 1_000
+logger = log.get(__name__)
+
+
+def register(pipeline: Pipeline) -> None:
+    """Add the three agents and the clock for silence."""
+    engine = AlertEngine(AlertOptions.from_settings(pipeline.settings))
+    topic = pipeline.settings.topic(ALERTS.name)
+    pipeline.state(NAME, engine.codec)
+    one_at_a_time = asyncio.Lock()
+
+    async def tell(partition: Partition) -> None:
+        states = partition.states(NAME)
+        if not engine.outbox(states):
+            return
+        async with one_at_a_time:
+            waiting = engine.outbox(states)
+            await pipeline.checkpointer.persist(NAME, partition)
+            if partition.closed:
+                return
+            for alert in waiting:
+                out = alert.model_copy(update={"published_ms": int(time.time() * 1000)})
+                metrics.ALERTS.labels(out.cause, out.state).inc()
+                logger.info("alert.published", alert_id=out.alert_id, state=out.state, title=out.title)
+                await partition.publish(topic, out.model, to_bytes(out), partition.number)
+            engine.published(states, [alert.alert_id for alert in waiting])
+
+    async def on_anomalies(batch: RecordBatch, partition: Partition) -> None:
+        engine.on_anomalies(batch.decoded(reader(Anomaly)), partition.states(NAME), batch.topic)
+        await tell(partition)
+
+    async def on_windows(batch: RecordBatch, partition: Partition) -> None:
+        engine.on_windows(batch.decoded(reader(MetricWindow)), partition.states(NAME), batch.topic)
+        await tell(partition)
+
+    async def on_drift(batch: RecordBatch, partition: Partition) -> None:
+        engine.on_drift(batch.decoded(reader(DriftEvent)), partition.states(NAME), batch.topic)
+        await tell(partition)
+
+    async def tick() -> None:
+        for partition in pipeline.partitions:
+            engine.tick(partition.states(NAME), int(time.time() * 1000))
+            await tell(partition)
+
+    pipeline.agent("alerts.anomalies", ANOMALIES, on_anomalies)
+    pipeline.agent("alerts.windows", METRICS, on_windows)
+    pipeline.agent("alerts.drift", DRIFT_EVENTS, on_drift)
+    pipeline.timer(TICK_MS, tick, "silence")

@@ -1,0 +1,42 @@
+"""metrics, feedback -> drift-events: closed windows and late labels against each version's reference."""
+
+from __future__ import annotations
+
+from agents.drift.engine import DriftEngine, DriftOptions
+from agents.drift.performance import PerformanceEngine
+from schemas.drift import DriftEvent
+from schemas.windows import MetricWindow
+from streams import metrics
+from streams.app import Pipeline
+from streams.messages import reader, to_bytes
+from streams.records import RecordBatch
+from streams.state.checkpoint import Partition
+from streams.topics import DRIFT_EVENTS, FEEDBACK, METRICS
+
+NAME = "drift"
+LABELS = "performance"
+
+
+def register(pipeline: Pipeline) -> None:
+    """Add both agents to a worker."""
+    options = DriftOptions.from_settings(pipeline.settings)
+    windows, labels = DriftEngine(options), PerformanceEngine(options)
+    topic = pipeline.settings.topic(DRIFT_EVENTS.name)
+    pipeline.state(NAME, windows.codec)
+    pipeline.state(LABELS, labels.codec)
+
+    async def publish(events: list[DriftEvent], partition: Partition) -> None:
+        for event in events:
+            metrics.DRIFT_EVENTS.labels(event.kind, event.state).inc()
+            await partition.publish(topic, event.model, to_bytes(event), partition.number)
+
+    async def drift(batch: RecordBatch, partition: Partition) -> None:
+        closed = batch.decoded(reader(MetricWindow))
+        await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition), partition)
+
+    async def performance(batch: RecordBatch, partition: Partition) -> None:
+        truths = batch.decoded(pipeline.decode_feedback).labels
+        await publish(labels.run(truths, partition.states(LABELS), batch.topic, batch.partition), partition)
+
+    pipeline.agent(NAME, METRICS, drift)
+    pipeline.agent(LABELS, FEEDBACK, performance)

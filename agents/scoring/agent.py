@@ -1,0 +1,30 @@
+"""telemetry -> anomalies. Score before learning (prequential); publish under the same key, so order holds."""
+
+from __future__ import annotations
+
+from agents.scoring.engine import ScoringEngine, ScoringOptions
+from streams import metrics
+from streams.app import Pipeline
+from streams.messages import to_bytes
+from streams.records import RecordBatch
+from streams.state.checkpoint import Partition
+from streams.topics import ANOMALIES, TELEMETRY
+
+NAME = "scoring"
+
+
+def register(pipeline: Pipeline) -> None:
+    """Add the agent to a worker; compiles the kernels first."""
+    engine = ScoringEngine(ScoringOptions.from_settings(pipeline.settings))
+    engine.warm()
+    topic = pipeline.settings.topic(ANOMALIES.name)
+    pipeline.state(NAME, engine.codec)
+
+    async def score(batch: RecordBatch, partition: Partition) -> None:
+        states = partition.states(NAME)
+        for anomaly in engine.run(batch.decoded(pipeline.decode), states, batch.topic):
+            metrics.ANOMALIES.inc()
+            await partition.publish(topic, anomaly.model, to_bytes(anomaly), batch.partition)
+        metrics.DETECTORS.set(sum(len(owned.states(NAME).live) for owned in pipeline.partitions))
+
+    pipeline.agent(NAME, TELEMETRY, score)

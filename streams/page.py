@@ -1,0 +1,39 @@
+"""The small page every worker serves: /metrics, /healthz, /readyz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+#: What is wrong, or an empty list.
+Check = Callable[[], list[str]]
+
+
+async def serve(host: str, port: int, ready: Check) -> tuple[web.AppRunner, int]:
+    """Serve in the worker's own event loop, so that an answer proves that the loop runs. Returns (runner, port).
+
+    Raises:
+        OSError: the port is taken.
+    """
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        wrong = ready()
+        body: dict[str, Any] = {"status": "not ready" if wrong else "ready", "reasons": wrong}
+        return web.json_response(body, status=503 if wrong else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    bound: int = runner.addresses[0][1]
+    return runner, bound

@@ -1,0 +1,172 @@
+"""The lean decoder against the contract: it accepts, refuses and reads exactly the same records."""
+
+import base64
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.telemetry import TelemetryEvent
+from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback
+from streams.records import RecordBatch
+
+GOOD = {"event_id": "e1", "ts": 1_700_000_000_000, "environment": "prod", "model": "churn", "version": "3",
+        "prediction": "yes", "confidence": 0.9, "latency_ms": 4, "error": None, "features": {"age": 40, "plan": "a",
+        "paid": True, "gone": None}, "metrics": {"tokens": 12.5}, "segment": {"country": "PT"}, "trace_id": "t"}
+
+
+def record(value: bytes | None, offset: int = 0, at: int = 1_700_000_000_000) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=at, key=b"churn", value=value)
+
+
+def decode(*values: bytes | None, limits: Limits | None = None) -> TelemetryBatch:
+    return Decoder(limits)(RecordBatch("telemetry", 2, [record(value, i) for i, value in enumerate(values)]))
+
+
+def values_of(batch: TelemetryBatch, row: int) -> dict[str, float]:
+    where = slice(batch.start[row], batch.start[row + 1])
+    return {batch.fields[f]: v for f, v in zip(batch.field[where], batch.value[where].tolist(), strict=True)}
+
+
+def test_an_event_becomes_a_row_with_its_values() -> None:
+    batch = decode(json.dumps(GOOD).encode())
+    assert len(batch) == 1
+    assert batch.keys[0] == ("prod", "churn", "3", "model")
+    got = values_of(batch, 0)
+    assert math.isnan(got.pop("feature.gone"))
+    assert got == {"latency_ms": 4.0, "confidence": 0.9, "prediction=yes": 1.0, "feature.age": 40.0,
+                   "feature.plan=a": 1.0, "feature.paid": 1.0, "metric.tokens": 12.5}
+
+
+def test_an_array_is_events_in_order_and_one_bad_event_leaves_the_others() -> None:
+    bad = GOOD | {"confidence": 2}
+    batch = decode(json.dumps([GOOD, bad, GOOD | {"event_id": "e3"}]).encode())
+    assert batch.event_ids == ["e1", "e3"]
+    assert batch.position.tolist() == [0, 2]
+    (refused,) = batch.rejected
+    assert (refused.reason, refused.field, refused.position) == ("out_of_bounds", "confidence", 1)
+    assert json.loads(base64.b64decode(refused.payload_base64)) == bad
+
+
+@pytest.mark.parametrize(("value", "reason", "field"), [
+    (None, "empty", ""),
+    (b"", "empty", ""),
+    (b"\xff\xfe\x00", "not_json", ""),
+    (b'{"event_id": "e', "not_json", ""),
+    (b"[" * 100_000, "not_json", ""),
+    (b'{"a":' * 100_000, "not_json", ""),
+    (b"3", "not_an_object", ""),
+    (json.dumps({k: v for k, v in GOOD.items() if k != "model"}).encode(), "missing_field", "model"),
+    (json.dumps(GOOD | {"latency_ms": "4"}).encode(), "wrong_type", "latency_ms"),
+    (json.dumps(GOOD | {"latency_ms": -4}).encode(), "out_of_bounds", "latency_ms"),
+    (json.dumps(GOOD | {"environment": "no spaces"}).encode(), "out_of_bounds", "environment"),
+    (json.dumps(GOOD | {"ts": "2026-01-01T00:00:00"}).encode(), "time_zone", "ts"),
+    (json.dumps(GOOD | {"ts": True}).encode(), "wrong_type", "ts"),
+    (json.dumps(GOOD | {"schema_version": 2}).encode(), "schema_version", "schema_version"),
+    (json.dumps(GOOD | {"metrics": {"x": math.nan}}).encode(), "not_finite", "metrics.x"),
+    (json.dumps(GOOD | {"metrics": {"x": math.inf}}).encode(), "not_finite", "metrics.x"),
+    (json.dumps(GOOD | {"features": {f"f{i}": 1 for i in range(257)}}).encode(), "out_of_bounds", "features"),
+    (json.dumps(GOOD | {"ts": GOOD["ts"] + 300_001}).encode(), "from_future", "ts"),
+    (b" " * 1_048_577, "too_large", ""),
+])
+def test_a_bad_record_leaves_with_its_reason_and_its_bytes(value: bytes | None, reason: str, field: str) -> None:
+    good = json.dumps(GOOD).encode()
+    batch = decode(good, value, good)
+    assert len(batch) == 2
+    (refused,) = batch.rejected
+    assert refused.reason == reason
+    assert refused.field == field, refused.message
+    assert (refused.topic, refused.partition, refused.offset) == ("telemetry", 2, 1)
+    assert base64.b64decode(refused.payload_base64) == (value or b"")[:1_048_576]
+    assert refused.payload_size_bytes == len(value or b"")
+    assert refused.message
+
+
+def test_an_event_older_than_the_setting_is_refused() -> None:
+    batch = decode(json.dumps(GOOD | {"ts": GOOD["ts"] - 1001}).encode(), limits=Limits(max_age_ms=1000))
+    assert [refused.reason for refused in batch.rejected] == ["too_old"]
+
+
+def test_names_that_were_seen_before_are_checked_no_less() -> None:
+    decoder = Decoder()
+    ok, long = json.dumps(GOOD).encode(), json.dumps(GOOD | {"features": {"x" * 129: 1.0}}).encode()
+    for _ in range(2):
+        batch = decoder(RecordBatch("telemetry", 0, [record(ok), record(long, 1)]))
+        assert len(batch) == 1
+        assert [refused.reason for refused in batch.rejected] == ["out_of_bounds"]
+
+
+def test_late_labels_are_read_and_bad_ones_are_kept_with_their_reason() -> None:
+    good = {"event_id": "e", "ts": 1, "environment": "p", "model": "m", "version": "1", "prediction": 1, "label": 0}
+    batch = RecordBatch("feedback", 0, [record(json.dumps(good).encode()), record(b"{", 1), record(None, 2)])
+    found = decode_feedback(batch, Limits())
+    assert [offset for offset, _ in found.labels] == [0]
+    assert [refused.reason for refused in found.rejected] == ["not_json", "empty"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=140),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
+FIELD = st.sampled_from([*GOOD, "component", "label", "schema_version", "unknown"])
+RAW = st.sampled_from([b"1e400", b"-0", b"1.0", b"1700000000000.0", b"1E3", b"123456789012345678901234567890",
+                       b'"\\ud800"', b"NaN", b"Infinity", b"true", b'""', b"01", b"1.", b'"2026-01-01T00:00:00Z"',
+                       b'"1700000000000"', b"{}", b"[]", b'{"a":1,"a":"b"}', b'{"":1}'])
+
+
+def agree(value: bytes) -> None:
+    decoder = Decoder(Limits(max_ahead_ms=0))
+    decoder(RecordBatch("telemetry", 0, [record(json.dumps(GOOD).encode())]))   # the fast path knows the names
+    batch = decoder(RecordBatch("telemetry", 0, [record(value)]))
+    try:
+        expected = TelemetryEvent.model_validate_json(value)
+    except ValidationError:
+        assert len(batch) == 0
+        assert len(batch.rejected) == 1
+        return
+    assert not batch.rejected
+    assert batch.ts_ms[0] == expected.ts
+    assert batch.event_ids[0] == expected.event_id
+    assert batch.trace_ids[0] == expected.trace_id
+    assert bool(batch.error[0]) == (expected.error is not None)
+    got = values_of(batch, 0)
+    numbers = {"latency_ms": expected.latency_ms, "confidence": expected.confidence}
+    numbers |= {f"metric.{k}": v for k, v in expected.metrics.items()}
+    mixed = {"prediction": expected.prediction} if expected.prediction is not None else {}
+    mixed |= {f"feature.{k}": math.nan if v is None else v for k, v in expected.features.items()}
+    want = {k: float(v) for k, v in numbers.items() if v is not None}
+    for name, held in mixed.items():
+        want |= {f"{name}={held}": 1.0} if isinstance(held, str) else {name: float(held)}
+    assert got.keys() == want.keys()
+    assert all(np.array_equal(got[k], want[k], equal_nan=True) for k in want)
+
+
+@given(FIELD, JSON)
+def test_any_value_in_any_field_is_judged_as_the_contract_judges_it(field: str, value: Any) -> None:
+    agree(json.dumps(GOOD | {field: value}).encode())
+
+
+@given(FIELD, RAW)
+@example("ts", b"1700000000000.0")
+@example("schema_version", b"1.0")
+@example("schema_version", b"true")
+def test_odd_spellings_are_judged_as_the_contract_judges_them(field: str, raw: bytes) -> None:
+    marker = json.dumps(GOOD | {field: "@@"}).encode()
+    agree(marker.replace(b'"@@"', raw))
+
+
+@given(st.dictionaries(st.text(max_size=130), JSON, max_size=4), st.dictionaries(st.text(max_size=130), JSON,
+                                                                                max_size=4))
+def test_features_and_metrics_are_judged_as_the_contract_judges_them(features: Any, metrics: Any) -> None:
+    agree(json.dumps(GOOD | {"features": features, "metrics": metrics, "segment": {}}).encode())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_judged_as_the_contract_judges_them(value: bytes) -> None:
+    if value.lstrip()[:1] != b"[" and value:
+        agree(value)

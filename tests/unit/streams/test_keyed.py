@@ -1,0 +1,111 @@
+import json
+
+from streams.state.keyed import META, KeyedStates
+from streams.state.store import Rows, changelog_key
+
+
+class Counts:
+    """A codec of plain dictionaries."""
+
+    def new(self, key: str) -> dict[str, int]:
+        return {"n": 0}
+
+    def encode(self, key: str, state: dict[str, int]) -> bytes:
+        return json.dumps(state).encode()
+
+    def decode(self, key: str, data: bytes) -> dict[str, int]:
+        return json.loads(data)
+
+
+def states(snapshots: dict[str, bytes] | None = None) -> KeyedStates[dict[str, int]]:
+    return KeyedStates("test", 0, Counts(), {} if snapshots is None else snapshots)
+
+
+def add(held: KeyedStates[dict[str, int]], key: str, offset: int) -> None:
+    entry = held.entry(key)
+    if not entry.includes("telemetry", offset):
+        entry.state["n"] += 1
+        held.touch(entry, "telemetry", offset)
+
+
+def test_a_record_read_again_is_skipped_by_the_fence_of_its_key() -> None:
+    held = states()
+    for offset in (0, 1, 2):
+        add(held, "a", offset)
+    again = states(dict(held.snapshots) | {k: d for k, d in held.freeze(1).puts})
+    for offset in (1, 2, 3):
+        add(again, "a", offset)
+    assert again.entry("a").state["n"] == 4
+
+
+def test_meta_is_written_after_every_key_and_deletions_come_last() -> None:
+    held = states()
+    add(held, "z", 0)
+    held.freeze(1)
+    add(held, META, 1)
+    add(held, "a", 1)
+    held.drop("z")
+    frozen = held.freeze(1)
+    assert [key for key, _ in frozen.puts] == ["a", META]
+    assert frozen.deletes == ["z"]
+
+
+def test_only_what_changed_is_written() -> None:
+    held = states()
+    add(held, "a", 0)
+    add(held, "b", 0)
+    held.freeze(1)
+    add(held, "b", 1)
+    assert [key for key, _ in held.freeze(1).puts] == ["b"]
+    assert held.freeze(1).puts == []
+
+
+def test_an_evicted_key_comes_back_from_its_snapshot() -> None:
+    held = states()
+    add(held, "a", 0)
+    assert not held.evict("a"), "it is dirty"
+    held.freeze(1)
+    assert held.evict("a")
+    assert "a" not in held.live
+    assert list(held.keys()) == ["a"]
+    add(held, "a", 1)
+    assert held.entry("a").state["n"] == 2
+
+
+def test_a_dropped_key_starts_anew() -> None:
+    held = states()
+    add(held, "a", 0)
+    held.freeze(1)
+    held.drop("a")
+    assert "a" not in held
+    assert held.entry("a").state["n"] == 0
+    add(held, "a", 5)
+    frozen = held.freeze(1)
+    assert [key for key, _ in frozen.puts] == ["a"]
+    assert frozen.deletes == []
+
+
+def test_a_row_of_an_earlier_owner_does_not_replace_a_later_one() -> None:
+    rows, early, late = Rows(), states(), states()
+    add(early, "a", 0)
+    add(late, "a", 0)
+    add(late, "a", 1)
+    key = changelog_key("test", "a")
+    rows.apply(0, key, late.freeze(2).puts[0][1])
+    rows.apply(0, key, early.freeze(1).puts[0][1])
+    assert rows.stale == 1
+    assert rows.epoch(0) == 2
+    assert states(rows.view(0, "test")).entry("a").state["n"] == 2
+
+
+def test_a_tombstone_removes_a_row_and_other_partitions_keep_theirs() -> None:
+    rows, held = Rows(), states()
+    add(held, "a", 0)
+    data = held.freeze(1).puts[0][1]
+    for partition in (0, 1):
+        rows.apply(partition, changelog_key("test", "a"), data)
+    rows.apply(0, changelog_key("test", "a"), None)
+    assert len(rows) == 1
+    assert rows.epoch(0) == 0
+    rows.forget(1)
+    assert len(rows) == 0
