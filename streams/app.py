@@ -73,7 +73,7 @@ class Pipeline:
                         settings.max_age_ms, settings.max_ahead_ms)
         self.decode = Decoder(limits)
         self.decode_feedback = partial(decode_feedback, limits=limits)
-        self.started = time.monotonic()
+        self.assigned = False
         self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
 
     # -- what agents use ----------------------------------------------------------------------------
@@ -109,6 +109,17 @@ class Pipeline:
 
         tick.__name__ = name
         self.app.task(tick)
+
+    def wrong(self) -> list[str]:
+        """Why the worker is not ready, for /readyz; empty when it is."""
+        reasons = []
+        if not self.assigned:
+            reasons.append("waiting for the consumer group, or restoring state")
+        allowed = max(30.0, 5 * self.settings.checkpoint_ms / 1000)
+        age = time.monotonic() - self.checkpointer.last_success
+        if self.assigned and age > allowed:
+            reasons.append(f"no checkpoint for {age:.0f} s: is the broker away?")
+        return reasons
 
     async def stop(self) -> None:
         """Write a last checkpoint, then leave the group."""
@@ -173,6 +184,7 @@ class Pipeline:
 
     async def _before_revoke(self, revoked: set[TP]) -> None:
         metrics.REBALANCES.inc()
+        self.assigned = False
         try:
             await asyncio.wait_for(self.checkpointer.checkpoint(), self.settings.session_timeout_ms / 1000)
         except Exception as error:
@@ -183,6 +195,7 @@ class Pipeline:
         telemetry = self.settings.topic(TELEMETRY.name)
         self.checkpointer.close()
         self.checkpointer.open({tp.partition for tp in self.app.consumer.assignment() if tp.topic == telemetry})
+        self.assigned = True
 
 
 def _new_app(settings: Settings) -> App:
