@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from pydantic import Field
@@ -49,8 +50,6 @@ class MetricWindow(Subject):
 def window_id(environment: str, model: str, version: str, component: str,
               size_ms: int, start_ms: int, partition: int) -> str:
     """A deterministic, readable, bounded id of a window (at most 128 characters)."""
-    import hashlib
-
     series = "\x1f".join((environment, model, version, component))
     digest = hashlib.blake2b(series.encode(), digest_size=12).hexdigest()
     return f"w-{digest}-{size_ms}-{start_ms}-{partition}"

@@ -1,0 +1,1 @@
+"""Windows of every series at every granularity."""

@@ -1,4 +1,4 @@
-"""telemetry, feedback -> telemetry-rejected. A batch is decoded once for all agents; this one keeps what was refused."""
+"""telemetry, feedback -> telemetry-rejected. A batch is decoded once for all agents; this keeps what was refused."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Event-time windows: pane arithmetic, mergeable summaries, quantile sketches."""
