@@ -1,0 +1,1 @@
+"""Array kernels under River's `AnomalyDetector` interface, with `score_learn_many`."""

@@ -1,0 +1,287 @@
+"""Half-space trees over arrays: River's interface, compiled loops, unbounded and missing features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from river import base
+
+from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors.kernels import CountArray, FloatArray, IntArray
+
+MAX_FEATURES = 256
+#: Of a tree's range, at either end of each split (River's choice).
+SPLIT_PADDING = 0.15
+#: Of the learnt range, at either side: half-spaces in which the rows learnt from have no mass.
+RANGE_PADDING = 0.25
+#: Values further than this many times the spread of the middle 80% from it are not taken into the range.
+TAIL = 3.0
+#: Epochs in a row, most of whose rows left the trees' ranges, after which the ranges are learnt anew.
+PATIENCE = 20
+#: Share of an epoch's rows with a feature that the trees do not know, after which they are grown anew.
+COMMON = 0.1
+#: A guard follows by at most this many widths an epoch.
+GUARD_STEP = 0.5
+#: The usual share of missing values follows with this rate an epoch, towards at most the larger of these two.
+MISSING_RATE, MISSING_STEP, LEAST_MISSING_STEP = 0.02, 2.0, 0.02
+
+
+class HalfSpaceTrees(base.AnomalyDetector):
+    r"""Rows in sparsely visited half-spaces are anomalous: score = 1 - normality, in [0, 1), higher is more anomalous.
+
+    T random trees of height h halve the space h times. Each node counts the rows of the last full window that fell
+    into it, r; a row's normality is sum over trees and path of r 2^depth, over its largest value, and the search
+    stops at nodes with r < 0.1 window. The rows of the current window are counted aside and become the reference
+    when the window is full, so the model adapts within two windows.
+
+    Source: Tan, Ting, Liu: Fast Anomaly Detection for Streaming Data, IJCAI 2011; sum along the path as in River.
+    With the same trees and values in range, scores equal River's bit by bit. Deviations, since telemetry is not in
+    [0, 1], goes missing and changes:
+
+    - Ranges are learnt. The first `window` rows are kept; `ready` is False and scores are 0 until then. A feature's
+      range spans them without far outliers and is padded by a quarter on both sides. Splits take a uniformly random
+      feature, then a uniformly random place in the middle 70% of what is left of its range.
+    - Guards. A value e range widths outside multiplies normality by 1 / (1 + e); a missing value by
+      min(1, share of missing so far / 0.1), with 1e-6 for a feature that never was. (Trees alone see one feature of
+      thirty on one path in four.) A row left with less than a tenth does not teach the trees: an incident does not
+      become normal in a window. Missing values go to the heavier child.
+    - Epochs of `window` rows end with an audit: guards widen towards the epoch's values by at most half a width,
+      the usual share of missing values follows slowly. When most rows have left the trees' ranges for 20 epochs in
+      a row, or a feature unknown to the trees was in a tenth of the epoch's rows, the next epoch is kept, and new
+      trees grow from it at its end; until then the old ones score.
+
+    Cost: time O(T h + k) a row, O(T 2^h) at a window's end; memory 28 T 2^h bytes (180 kB for 25 x 8), window x k
+    doubles more during warm-up. Units: those of the features do not matter, no scaling is needed.
+    Invariants: scoring never mutates; same seed and stream, same scores, however the stream is cut into batches.
+
+    Parameters: `n_trees`, `height`, `window` (rows); `seed`; `optional`: features whose absence is no news. At most
+    256 features are kept, the first that appear.
+    """
+
+    def __init__(self, n_trees: int = 25, height: int = 8, window: int = 250, seed: int = 42,
+                 optional: Iterable[str] = ()) -> None:
+        self.n_trees = n_trees
+        self.height = height
+        self.window = window
+        self.seed = seed
+        self.optional = frozenset(optional)
+        self.columns: dict[str, int] = {}
+        self.guards: FloatArray = np.zeros((k.GUARDS, 0))
+        self.counts: CountArray = np.zeros(k.COUNTS, np.int64)
+        self.feature: IntArray = np.zeros((n_trees, 0), np.int32)
+        self.split: FloatArray = np.zeros((n_trees, 0))
+        self.mass: IntArray = np.zeros((2, n_trees, 0), np.int32)
+        self.kept: list[FloatArray] = []
+        self.counts[k.RELEARNING] = 1
+
+    # -- River's interface ------------------------------------------------------------------------
+
+    def score_one(self, x: Mapping[str, Any]) -> float:
+        """The score of {feature: number or None}; 0 while not `ready`. Unknown features do not count."""
+        if not self.ready:
+            return 0.0
+        row = self._row(x)
+        return float(k.score_row(row, self.feature, self.split, self.mass, self.guards, self.height, self.window))
+
+    def learn_one(self, x: Mapping[str, Any]) -> None:
+        """Learn {feature: number or None}."""
+        for name in x:
+            self.column(name)
+        self.score_learn_many(self._row(x)[None, :])
+
+    # -- batches ----------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """True once scores mean something."""
+        return bool(self.counts[k.READY])
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.columns)
+
+    def column(self, name: str) -> int:
+        """The column of a feature, a new one if need be; -1 when there are too many."""
+        found = self.columns.get(name)
+        if found is None:
+            if len(self.columns) >= MAX_FEATURES:
+                return -1
+            found = self.columns[name] = len(self.columns)
+            self.guards = np.hstack((self.guards, _fresh(name in self.optional)))
+        return found
+
+    def score_learn_many(self, X: FloatArray) -> FloatArray:
+        """Score, then learn each row of X (n, d) float64 in order; NaN: missing. Returns scores (n,).
+
+        Columns are `features`; more columns than that get the names x0, x1, ... by their place.
+        """
+        for place in range(len(self.columns), X.shape[1]):
+            self.column(f"x{place}")
+        rows = np.full((len(X), len(self.columns)), np.nan)
+        rows[:, :X.shape[1]] = X[:, :len(self.columns)]
+        scores, _, _ = self.advance(rows, _NONE, _NONE)
+        return scores
+
+    def advance(self, rows: FloatArray, histogram: FloatArray, scalars: FloatArray
+                ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Score, judge by a `QuantileThreshold`'s arrays, and learn; see `kernels.run`.
+
+        rows (n, k) with all k columns; brought to +-1e100 in place. Returns scores (n,), thresholds (n,) and
+        contributions (n, k), of which only the rows of alarms are filled.
+        """
+        n = len(rows)
+        k.clamp(rows)
+        scores, thresholds, contributions = np.zeros(n), np.ones(n), np.empty(rows.shape)
+        at = 0
+        while at < n:
+            stop = min(n, at + self.window - int(self.counts[k.EPOCH_ROWS]))
+            part = rows[at:stop]
+            if self.counts[k.RELEARNING]:
+                self.kept.append(part.copy())
+            if self.mass.shape[2]:
+                k.run(part, self.feature, self.split, self.mass, self.guards, self.counts, self.height, self.window,
+                      histogram, scalars, scores[at:stop], thresholds[at:stop], contributions[at:stop])
+            else:
+                self.counts[k.EPOCH_ROWS] += stop - at
+            if self.counts[k.EPOCH_ROWS] >= self.window:
+                self._audit()
+            at = stop
+        return scores, thresholds, contributions
+
+    # -- trees ------------------------------------------------------------------------------------
+
+    def plant(self, feature: IntArray, split: FloatArray, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Use given trees (T, 2**h - 1) and ranges instead of learnt ones; learning starts at once."""
+        for name, (low, high) in limits.items():
+            self.guards[:, self.column(name)] = _range(low, high, 0.0, low, name in self.optional)
+        self.feature, self.split = np.asarray(feature, np.int32), np.asarray(split, np.float64)
+        self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
+        self.counts[:] = 0
+        self.kept = []
+
+    def _row(self, x: Mapping[str, Any]) -> FloatArray:
+        row = np.full(len(self.columns), np.nan)
+        for name, value in x.items():
+            column = self.columns.get(name)
+            if column is not None and value is not None:
+                row[column] = value
+        k.clamp(row)
+        return row
+
+    def _audit(self) -> None:
+        """The end of an epoch: let guards follow, decide whether to grow new trees, grow them if decided before."""
+        rows, counts, guards = int(self.counts[k.EPOCH_ROWS]), self.counts, self.guards
+        relearn = bool(counts[k.RELEARNING])
+        if relearn:
+            counts[k.RELEARNING] = 0
+            self._relearn()
+        else:
+            self._follow(rows)
+            counts[k.STRAINED_EPOCHS] = counts[k.STRAINED_EPOCHS] + 1 if 2 * counts[k.STRAINED] > rows else 0
+            unknown = (guards[k.USABLE] == 0.0) & (guards[k.PRESENT] >= COMMON * rows)
+            counts[k.RELEARNING] = counts[k.STRAINED_EPOCHS] >= PATIENCE or bool(unknown.any())
+        counts[[k.EPOCH_ROWS, k.STRAINED, k.EXPLAINED]] = 0
+        self.guards[[k.MISSING, k.PRESENT]] = 0.0
+        self.guards[k.LEAST], self.guards[k.MOST] = np.inf, -np.inf
+
+    def _follow(self, rows: int) -> None:
+        guards = self.guards
+        used = (guards[k.USABLE] != 0.0) & (guards[k.MOST] >= guards[k.LEAST])
+        step = GUARD_STEP * guards[k.WIDTH]
+        high = np.minimum(guards[k.MOST], guards[k.GUARD_HIGH] + step)
+        low = np.maximum(guards[k.LEAST], guards[k.GUARD_LOW] - step)
+        guards[k.GUARD_HIGH, used] = np.maximum(guards[k.GUARD_HIGH], high)[used]
+        guards[k.GUARD_LOW, used] = np.minimum(guards[k.GUARD_LOW], low)[used]
+        usual = guards[k.MISSING_SHARE]
+        towards = np.minimum(guards[k.MISSING] / rows, np.maximum(MISSING_STEP * usual, LEAST_MISSING_STEP))
+        guards[k.MISSING_SHARE] += MISSING_RATE * (towards - usual)
+
+    def _relearn(self) -> None:
+        """New ranges and trees from the rows kept; they are also the first reference."""
+        rows = self._kept_rows()
+        self.kept = []
+        usable = np.flatnonzero(~np.isnan(rows).all(axis=0))
+        if not len(usable):
+            self.counts[k.RELEARNING] = 1
+            return
+        for name, column in list(self.columns.items()):
+            fresh = learnt_range(rows[:, column], name in self.optional) if column in usable else _fresh(
+                name in self.optional)[:, 0]
+            self.guards[:, column] = fresh
+        self.counts[k.GENERATION] += 1
+        self.counts[k.STRAINED_EPOCHS] = 0
+        self._grow()
+        self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
+        k.teach_all(rows, self.feature, self.split, self.mass, self.height)
+        k.pivot(self.mass, self.counts)
+
+    def _grow(self) -> None:
+        """The trees that seed, generation and ranges determine."""
+        state = np.array([(self.seed * 0x9E3779B97F4A7C15 + int(self.counts[k.GENERATION])) % 2**64], np.uint64)
+        inner = 2 ** self.height - 1
+        self.feature = np.zeros((self.n_trees, inner), np.int32)
+        self.split = np.zeros((self.n_trees, inner))
+        usable = np.flatnonzero(self.guards[k.USABLE]).astype(np.int64)
+        k.grow(self.feature, self.split, self.guards[k.TREE_LOW].copy(), self.guards[k.TREE_HIGH].copy(), usable,
+               SPLIT_PADDING, state)
+
+    def _kept_rows(self) -> FloatArray:
+        """The rows kept, as one array of all columns: columns that appeared later are missing in earlier rows."""
+        width = len(self.columns)
+        rows = np.full((sum(len(part) for part in self.kept), width), np.nan)
+        at = 0
+        for part in self.kept:
+            rows[at:at + len(part), :part.shape[1]] = part
+            at += len(part)
+        return rows
+
+
+_NONE: FloatArray = np.zeros(0)
+
+
+def _fresh(optional: bool) -> FloatArray:
+    """The guards (GUARDS, 1) of a column without a range."""
+    column = np.zeros((k.GUARDS, 1))
+    column[k.LEAST], column[k.MOST], column[k.WIDTH], column[k.OPTIONAL] = np.inf, -np.inf, 1.0, float(optional)
+    return column
+
+
+def _range(low: float, high: float, missing_share: float, typical: float, optional: bool) -> FloatArray:
+    column = _fresh(optional)[:, 0]
+    column[[k.TREE_LOW, k.GUARD_LOW]], column[[k.TREE_HIGH, k.GUARD_HIGH]] = low, high
+    column[k.WIDTH], column[k.MISSING_SHARE], column[k.TYPICAL], column[k.USABLE] = (
+        high - low, missing_share, typical, 1.0)
+    return column
+
+
+def learnt_range(values: FloatArray, optional: bool) -> FloatArray:
+    """The guards (GUARDS,) of a column from its first values (n,), NaN where missing, at least one present.
+
+    The range spans the values within three times the spread of the middle 80% of it. Where the middle 80% is one
+    value, its spread is the median distance of the others; where all are one value, the value itself, or 1 for 0.
+    """
+    present = np.sort(values[~np.isnan(values)])
+    low_10, typical, high_90 = (float(present[int(q * (len(present) - 1))]) for q in (0.1, 0.5, 0.9))
+    spread = high_90 - low_10
+    if spread == 0.0:
+        others = np.sort(np.abs(present[present != typical] - typical))
+        spread = float(others[len(others) // 2]) if len(others) else 0.0
+    low = max(float(present[0]), low_10 - TAIL * spread)
+    high = min(float(present[-1]), high_90 + TAIL * spread)
+    padding = RANGE_PADDING * (high - low)
+    least = max(abs(low), abs(high)) * 1e-9
+    if not padding > least:
+        padding = 0.5 * abs(typical) or 0.5
+    return _range(low - padding, high + padding, 1.0 - len(present) / len(values), typical, optional)
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed for the detector of a key."""
+    digest = hashlib.blake2b(f"{seed}\x1f{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+

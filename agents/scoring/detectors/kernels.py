@@ -1,0 +1,248 @@
+"""Half-space trees as loops over arrays, compiled. What they compute is said in `half_space_trees`.
+
+Arrays of one detector with T trees of height h over k columns:
+
+    feature   (T, 2**h - 1) int32        column that an inner node splits; node i has children 2i + 1, 2i + 2
+    split     (T, 2**h - 1) float64      left if value < split
+    mass      (2, T, 2**(h + 1) - 1) int32   REFERENCE: rows of the last full window; LATEST: of the current one
+    guards    (GUARDS, k) float64        a column each; the rows are named below
+    counts    (COUNTS,) int64            named below
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from agents.scoring.threshold import observe_into, threshold_of
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int32]
+CountArray = NDArray[np.int64]
+
+REFERENCE, LATEST = 0, 1
+#: Rows of `guards`. TREE_*: what the trees split. GUARD_*: beyond it a value is outside. LEAST/MOST/MISSING/PRESENT
+#: are of the current epoch. OPTIONAL: missing is no news. USABLE: has a range.
+(TREE_LOW, TREE_HIGH, GUARD_LOW, GUARD_HIGH, WIDTH, MISSING_SHARE, TYPICAL, LEAST, MOST, MISSING, PRESENT, USABLE,
+ OPTIONAL, GUARDS) = range(14)
+#: LEARNT: rows in LATEST. EPOCH_ROWS, STRAINED, EXPLAINED: of the current epoch.
+READY, LEARNT, EPOCH_ROWS, STRAINED, EXPLAINED, STRAINED_EPOCHS, GENERATION, RELEARNING, COUNTS = range(9)
+
+#: Share of the window's rows below which a node is not searched further (Tan et al., section 4).
+SIZE_LIMIT = 0.1
+#: A row whose guards leave less than this of its normality does not teach the trees.
+OUTSIDE = 0.1
+#: The least that all guards together leave.
+LEAST_FACTOR = 1e-9
+#: Missing values are no news from this share on, and this is added to the share of what was never missing.
+USUAL_MISSING = 0.1
+NEVER_MISSING = 1e-6
+#: Rows of an epoch whose contributions come from masking; the rest get those of their guards.
+EXPLAINED_ROWS = 32
+LARGEST = 1e100
+
+
+@njit(cache=True, error_model="numpy")
+def clamp(rows: FloatArray) -> None:
+    """Bring values to +-1e100, in place, so that no difference of two overflows."""
+    flat = rows.reshape(-1)
+    for i in range(flat.size):
+        if flat[i] > LARGEST:
+            flat[i] = LARGEST
+        elif flat[i] < -LARGEST:
+            flat[i] = -LARGEST
+
+
+@njit(cache=True)
+def draw(state: NDArray[np.uint64]) -> float:
+    """A uniform number in [0, 1): splitmix64 (Steele, Lea, Flood, OOPSLA 2014), the same on every platform."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * 2.0 ** -53
+
+
+@njit(cache=True, error_model="numpy")
+def grow(feature: IntArray, split: FloatArray, low: FloatArray, high: FloatArray, usable: CountArray, padding: float,
+         state: NDArray[np.uint64]) -> None:
+    """Grow every tree: a random column, a random split of what is left of its range, `padding` from either end."""
+    trees, inner = feature.shape
+    for t in range(trees):
+        for node in range(inner):
+            column = usable[int(draw(state) * len(usable))]
+            a, b = low[column], high[column]
+            child, parent = node, (node - 1) // 2
+            found_a = found_b = False
+            while child > 0 and not (found_a and found_b):
+                if feature[t, parent] == column:
+                    if child == 2 * parent + 1 and not found_b:
+                        b, found_b = split[t, parent], True
+                    elif child == 2 * parent + 2 and not found_a:
+                        a, found_a = split[t, parent], True
+                child, parent = parent, (parent - 1) // 2
+            feature[t, node] = column
+            split[t, node] = a + (padding + (1.0 - 2.0 * padding) * draw(state)) * (b - a)
+
+
+@njit(cache=True, error_model="numpy")
+def below(x: FloatArray, node: int, feature: IntArray, split: FloatArray, mass: IntArray, t: int) -> int:
+    """The child that a row goes to. Where its value is missing: the heavier child."""
+    left = 2 * node + 1
+    value = x[feature[t, node]]
+    if value == value:
+        return left if value < split[t, node] else left + 1
+    heavier = mass[REFERENCE, t, left] - mass[REFERENCE, t, left + 1]
+    if heavier == 0:
+        heavier = mass[LATEST, t, left] - mass[LATEST, t, left + 1]
+    return left + 1 if heavier < 0 else left
+
+
+@njit(cache=True, error_model="numpy")
+def search(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int, window: int) -> float:
+    """Normality in the trees: sum of r * 2**depth along each path, over its largest value; in (0, 1]."""
+    trees = feature.shape[0]
+    limit = SIZE_LIMIT * window
+    total = np.int64(0)
+    for t in range(trees):
+        node = 0
+        for depth in range(height + 1):
+            r = mass[REFERENCE, t, node]
+            total += np.int64(r) << np.int64(depth)
+            if r < limit or depth == height:
+                break
+            node = below(x, node, feature, split, mass, t)
+    return total / (trees * window * (2.0 ** (height + 1) - 1.0))
+
+
+@njit(cache=True, error_model="numpy")
+def guard(value: float, guards: FloatArray, f: int) -> float:
+    """What column f's guard leaves of a row's normality: 1 inside its range, 1 / (1 + widths away) outside."""
+    if guards[USABLE, f] == 0.0:
+        return 1.0
+    if value != value:
+        if guards[OPTIONAL, f] != 0.0:
+            return 1.0
+        return min(1.0, (guards[MISSING_SHARE, f] + NEVER_MISSING) / USUAL_MISSING)
+    if value < guards[GUARD_LOW, f]:
+        return 1.0 / (1.0 + (guards[GUARD_LOW, f] - value) / guards[WIDTH, f])
+    if value > guards[GUARD_HIGH, f]:
+        return 1.0 / (1.0 + (value - guards[GUARD_HIGH, f]) / guards[WIDTH, f])
+    return 1.0
+
+
+@njit(cache=True, error_model="numpy")
+def factor(x: FloatArray, guards: FloatArray) -> float:
+    """What all guards leave."""
+    product = 1.0
+    for f in range(guards.shape[1]):
+        product *= guard(x[f], guards, f)
+    return max(product, LEAST_FACTOR)
+
+
+@njit(cache=True, error_model="numpy")
+def score_row(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
+              height: int, window: int) -> float:
+    """The anomaly score of one clamped row, in [0, 1)."""
+    return 1.0 - search(x, feature, split, mass, height, window) * factor(x, guards)
+
+
+@njit(cache=True, error_model="numpy")
+def teach(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int) -> None:
+    """Count one row in every tree."""
+    for t in range(feature.shape[0]):
+        node = 0
+        mass[LATEST, t, 0] += 1
+        for _ in range(height):
+            node = below(x, node, feature, split, mass, t)
+            mass[LATEST, t, node] += 1
+
+
+@njit(cache=True, error_model="numpy")
+def teach_all(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int) -> None:
+    """Count rows (n, k) in every tree."""
+    for i in range(rows.shape[0]):
+        teach(rows[i], feature, split, mass, height)
+
+
+@njit(cache=True, error_model="numpy")
+def pivot(mass: IntArray, counts: CountArray) -> None:
+    """The current window becomes the reference."""
+    mass[REFERENCE] = mass[LATEST]
+    mass[LATEST] = 0
+    counts[LEARNT] = 0
+    counts[READY] = 1
+
+
+@njit(cache=True, error_model="numpy")
+def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -> None:
+    """Count one row for the audit at the epoch's end."""
+    strained = not inside
+    for f in range(guards.shape[1]):
+        value = x[f]
+        if value != value:
+            guards[MISSING, f] += 1.0
+            continue
+        guards[PRESENT, f] += 1.0
+        if guards[USABLE, f] != 0.0:
+            strained = strained or value < guards[TREE_LOW, f] or value > guards[TREE_HIGH, f]
+            if inside:
+                guards[LEAST, f] = min(guards[LEAST, f], value)
+                guards[MOST, f] = max(guards[MOST, f], value)
+    counts[EPOCH_ROWS] += 1
+    if strained:
+        counts[STRAINED] += 1
+
+
+@njit(cache=True, error_model="numpy")
+def explain(x: FloatArray, score: float, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
+            counts: CountArray, height: int, window: int, out: FloatArray) -> None:
+    """How much each column pushed the score: log of the normality gained with its typical value in its place."""
+    masking = counts[EXPLAINED] < EXPLAINED_ROWS
+    counts[EXPLAINED] += 1
+    normality = 1.0 - score
+    masked = x.copy()
+    for f in range(guards.shape[1]):
+        out[f] = 0.0
+        if guards[USABLE, f] == 0.0:
+            continue
+        if not masking:
+            out[f] = -np.log(guard(x[f], guards, f))
+            continue
+        masked[f] = guards[TYPICAL, f]
+        gained = search(masked, feature, split, mass, height, window) * factor(masked, guards)
+        masked[f] = x[f]
+        if gained > normality:
+            out[f] = np.log(gained / normality)
+
+
+@njit(cache=True, error_model="numpy")
+def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
+        counts: CountArray, height: int, window: int, histogram: FloatArray, scalars: FloatArray,
+        scores: FloatArray, thresholds: FloatArray, contributions: FloatArray) -> None:
+    """Rows of one epoch in order: score, compare, explain, then learn. Without a histogram only score and learn.
+
+    rows (n, k), clamped. Fills scores (n,), thresholds (n,) and, where a score is above its threshold, the row of
+    contributions (n, k).
+    """
+    judged = histogram.size > 0
+    for i in range(rows.shape[0]):
+        x = rows[i]
+        left = factor(x, guards)
+        scores[i], thresholds[i] = 0.0, 1.0
+        if counts[READY]:
+            scores[i] = 1.0 - search(x, feature, split, mass, height, window) * left
+            if judged:
+                thresholds[i] = threshold_of(scalars)
+                if scores[i] > thresholds[i]:
+                    explain(x, scores[i], feature, split, mass, guards, counts, height, window, contributions[i])
+                observe_into(histogram, scalars, scores[i])
+        inside = left >= OUTSIDE
+        tally(x, guards, counts, inside)
+        if inside:
+            teach(x, feature, split, mass, height)
+            counts[LEARNT] += 1
+            if counts[LEARNT] == window:
+                pivot(mass, counts)
