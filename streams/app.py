@@ -65,6 +65,7 @@ class Pipeline:
         self.table = self.app.Table("snapshots", key_type=bytes, value_type=bytes, store="fenced://snapshots",
                                     partitions=settings.partitions,
                                     extra_topic_configs={"min.cleanable.dirty.ratio": "0.1",
+                                                         "max.message.bytes": str(MAX_REQUEST_BYTES),
                                                          "segment.bytes": str(64 * 1024 * 1024)})
         self.checkpointer = Checkpointer(
             rows=lambda: self.table.data.rows, changelog=lambda: self.table.changelog_topic_name,

@@ -14,6 +14,9 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from streams.settings import Settings
 from streams.topics import TOPICS, TopicRow
 
+#: Of every topic: a rejected record holds the largest payload that is let in, in base64, and its reason.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
 
 class KafkaSetupError(RuntimeError):
     """The broker cannot be used as configured; the text says what to do."""
@@ -64,7 +67,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 def topic_config(row: TopicRow) -> dict[str, str]:
     """The broker-side configuration of a topic."""
-    return {"cleanup.policy": row.cleanup, "retention.ms": str(row.retention_ms)}
+    return {"cleanup.policy": row.cleanup, "retention.ms": str(row.retention_ms),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES)}
 
 
 async def create_topics(settings: Settings) -> list[str]:

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=1)] = Field(1, description="Replicas of every topic")
 
     # -- what is let in ---------------------------------------------------------------------------
-    max_record_bytes: Annotated[int, Field(ge=1024)] = Field(
+    max_record_bytes: Annotated[int, Field(ge=1024, le=2_500_000)] = Field(
         1_048_576, description="Bytes; a larger record is rejected")
     max_events_per_record: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Events; a longer array is rejected")

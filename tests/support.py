@@ -134,6 +134,8 @@ async def read_all(settings: Settings, topic: str) -> list[Any]:
     found: dict[TopicPartition, list[Any]] = {tp: [] for tp in tps}
     try:
         wanted = [tp for tp in tps if ends[tp] > 0]
+        if not wanted:
+            return []
         consumer.assign(wanted)
         await consumer.seek_to_beginning(*wanted)
         while [tp for tp in wanted if await consumer.position(tp) < ends[tp]]:

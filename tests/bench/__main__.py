@@ -1,0 +1,26 @@
+"""`python -m tests.bench throughput [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
+
+from tests.bench import throughput  # noqa: E402
+
+BENCHES = {"throughput": throughput.main}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--quick", action="store_true", help="a small load, to see that it runs; figures mean little")
+    chosen = parser.parse_args()
+    print(json.dumps(BENCHES[chosen.name](quick=chosen.quick)))
+
+
+if __name__ == "__main__":
+    main()
