@@ -18,11 +18,11 @@ BUCKETS = RESOLUTION * OCTAVES
 LEAST_SCORES = 100
 #: Buckets added to the largest score seen, while fewer than 1 / (1 - quantile) scores are known (a factor of 2).
 EARLY_MARGIN = RESOLUTION
-#: How far above the threshold an alarm's score counts at most (a factor of sqrt 2).
-WINSOR = RESOLUTION // 2
+#: How far above the threshold an alarm's score counts at most (a factor of 2 ** 0.25).
+WINSOR = RESOLUTION // 4
 #: Alarms that may raise the threshold: this many times the expected rate, and this many at once.
 CREDIT_RATE = 5.0
-MOST_CREDIT = 5.0
+MOST_CREDIT = 3.0
 #: The past is halved when it weighs this many times 1 / (1 - quantile).
 MEMORY = 20.0
 
@@ -68,7 +68,7 @@ def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> No
         if scalars[CREDIT] < 1.0:
             return
         scalars[CREDIT] -= 1.0
-        bucket = min(bucket, alarm + WINSOR, BUCKETS - 1)
+        bucket = min(bucket, int(scalars[INDEX]) + WINSOR, BUCKETS - 1)
     index, above = int(scalars[INDEX]), scalars[ABOVE]
     histogram[bucket] += 1.0
     scalars[TOTAL] += 1.0
@@ -99,8 +99,9 @@ class QuantileThreshold:
     Source: log-bucket quantile sketches (Masson, Rim, Lee: DDSketch, PVLDB 12, 2019) with exponential forgetting.
     Deviations, for alarms: (1) Before 1 / (1 - q) scores the quantile is the maximum; then 1 - threshold is half of
     the least 1 - score seen. Before 100 scores it is not `ready`, and 1. (2) Scores above the threshold count only
-    while there is credit, which comes back at five times the expected rate 1 - q, and at most sqrt 2 above it. So
-    the threshold converges on calm streams, and an incident of thousands of events cannot pull it up behind itself.
+    while there is credit, which comes back at five times the expected rate 1 - q, and then a quarter of an octave
+    above the quantile at most. So the threshold converges on calm streams, and an incident of thousands of events
+    cannot pull it up behind itself.
     Cost: O(1) amortised, 2.6 kB. Units: none. Invariants: deterministic; a past decides, never the score judged;
     sums are of powers of two, so exact, so a snapshot continues bit by bit.
     """
@@ -111,6 +112,10 @@ class QuantileThreshold:
         self.histogram: FloatArray = np.zeros(BUCKETS)
         self.scalars: FloatArray = np.zeros(6)
         self.scalars[QUANTILE], self.scalars[INDEX], self.scalars[CREDIT] = quantile, -1.0, MOST_CREDIT
+
+    @property
+    def quantile(self) -> float:
+        return float(self.scalars[QUANTILE])
 
     @property
     def ready(self) -> bool:
@@ -127,7 +132,7 @@ class QuantileThreshold:
         observe_into(self.histogram, self.scalars, score)
 
     def encode(self) -> bytes:
-        """magic "SGt1", the six scalars (float64), n (uint16), then n times a bucket (uint16), its weights (float64)."""
+        """magic "SGt1", the six scalars (float64), n (uint16), n buckets (uint16), their n weights (float64)."""
         used = np.flatnonzero(self.histogram)
         return b"".join((_HEAD.pack(_MAGIC, *self.scalars.tolist(), len(used)), used.astype("<u2").tobytes(),
                          self.histogram[used].astype("<f8").tobytes()))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from river import base
 
 from agents.scoring.detectors import kernels as k
@@ -19,14 +20,15 @@ SPLIT_PADDING = 0.15
 RANGE_PADDING = 0.25
 #: Values further than this many times the spread of the middle 80% from it are not taken into the range.
 TAIL = 3.0
-#: Epochs in a row, most of whose rows left the trees' ranges, after which the ranges are learnt anew.
+#: Epochs in a row, of whose rows most left the trees' ranges or a tenth was not learnt, until ranges are learnt anew.
 PATIENCE = 20
-#: Share of an epoch's rows with a feature that the trees do not know, after which they are grown anew.
+#: Share of an epoch's rows that is no longer rare: of values outside or missing, of a feature the trees do not know.
 COMMON = 0.1
 #: A guard follows by at most this many widths an epoch.
 GUARD_STEP = 0.5
-#: The usual share of missing values follows with this rate an epoch, towards at most the larger of these two.
-MISSING_RATE, MISSING_STEP, LEAST_MISSING_STEP = 0.02, 2.0, 0.02
+#: The usual share of missing values follows with this rate an epoch, while no more than a tenth, or than this many
+#: times the usual, are missing.
+MISSING_RATE, MISSING_STEP = 0.02, 2.0
 
 
 class HalfSpaceTrees(base.AnomalyDetector):
@@ -44,18 +46,22 @@ class HalfSpaceTrees(base.AnomalyDetector):
     - Ranges are learnt. The first `window` rows are kept; `ready` is False and scores are 0 until then. A feature's
       range spans them without far outliers and is padded by a quarter on both sides. Splits take a uniformly random
       feature, then a uniformly random place in the middle 70% of what is left of its range.
-    - Guards. A value e range widths outside multiplies normality by 1 / (1 + e); a missing value by
-      min(1, share of missing so far / 0.1), with 1e-6 for a feature that never was. (Trees alone see one feature of
-      thirty on one path in four.) A row left with less than a tenth does not teach the trees: an incident does not
-      become normal in a window. Missing values go to the heavier child.
+    - Guards. A value e range widths outside multiplies normality by 1 / (1 + e / (1 + u)), where u is how far
+      outside is usual; a missing value by min(1, (share missing so far + 1e-6) / 0.1). Trees alone see one feature
+      of thirty on one path in four, and nothing of what never was. A row left with less than a tenth does not teach
+      the trees: an incident does not become normal in a window. Missing values go to the heavier child.
     - Epochs of `window` rows end with an audit: guards widen towards the epoch's values by at most half a width,
-      the usual share of missing values follows slowly. When most rows have left the trees' ranges for 20 epochs in
-      a row, or a feature unknown to the trees was in a tenth of the epoch's rows, the next epoch is kept, and new
-      trees grow from it at its end; until then the old ones score.
+      u grows to what values outside show, 1 + 2u at most, and the usual share of missing values follows by 2%, both
+      only while no more than a tenth of the rows show it: an incident does not become usual. When most rows have
+      left the trees' ranges, or a tenth was too strange to learn, for 20 epochs in a row, or when a feature unknown
+      to the trees was in a tenth of the epoch's rows, the next epoch is kept and new trees grow from it at its end;
+      until then the old ones score.
 
     Cost: time O(T h + k) a row, O(T 2^h) at a window's end; memory 28 T 2^h bytes (180 kB for 25 x 8), window x k
     doubles more during warm-up. Units: those of the features do not matter, no scaling is needed.
     Invariants: scoring never mutates; same seed and stream, same scores, however the stream is cut into batches.
+
+    Strange rows within the ranges are learnt, and are the reference two windows later: that is the model's forgetting.
 
     Parameters: `n_trees`, `height`, `window` (rows); `seed`; `optional`: features whose absence is no news. At most
     256 features are kept, the first that appear.
@@ -163,6 +169,17 @@ class HalfSpaceTrees(base.AnomalyDetector):
         self.counts[:] = 0
         self.kept = []
 
+    def restore(self, leaves: NDArray[Any]) -> None:
+        """Grow the trees again, with the masses of their leaves (2, T, 2**h)."""
+        self._grow()
+        inner = 2 ** self.height - 1
+        self.mass = np.zeros((2, self.n_trees, 2 * inner + 1), np.int32)
+        self.mass[:, :, inner:] = leaves
+        for level in range(self.height - 1, -1, -1):
+            first, width = 2 ** level - 1, 2 ** level
+            below = self.mass[:, :, 2 * first + 1:2 * first + 1 + 2 * width]
+            self.mass[:, :, first:first + width] = below[:, :, ::2] + below[:, :, 1::2]
+
     def _row(self, x: Mapping[str, Any]) -> FloatArray:
         row = np.full(len(self.columns), np.nan)
         for name, value in x.items():
@@ -181,11 +198,12 @@ class HalfSpaceTrees(base.AnomalyDetector):
             self._relearn()
         else:
             self._follow(rows)
-            counts[k.STRAINED_EPOCHS] = counts[k.STRAINED_EPOCHS] + 1 if 2 * counts[k.STRAINED] > rows else 0
+            strained = counts[k.STRAINED] > 0.5 * rows or counts[k.STRANGERS] > COMMON * rows
+            counts[k.STRAINED_EPOCHS] = counts[k.STRAINED_EPOCHS] + 1 if strained else 0
             unknown = (guards[k.USABLE] == 0.0) & (guards[k.PRESENT] >= COMMON * rows)
             counts[k.RELEARNING] = counts[k.STRAINED_EPOCHS] >= PATIENCE or bool(unknown.any())
-        counts[[k.EPOCH_ROWS, k.STRAINED, k.EXPLAINED]] = 0
-        self.guards[[k.MISSING, k.PRESENT]] = 0.0
+        counts[[k.EPOCH_ROWS, k.STRAINED, k.STRANGERS, k.EXPLAINED]] = 0
+        self.guards[[k.MISSING, k.PRESENT, k.OUT, k.OUT_LOG]] = 0.0
         self.guards[k.LEAST], self.guards[k.MOST] = np.inf, -np.inf
 
     def _follow(self, rows: int) -> None:
@@ -196,13 +214,18 @@ class HalfSpaceTrees(base.AnomalyDetector):
         low = np.maximum(guards[k.LEAST], guards[k.GUARD_LOW] - step)
         guards[k.GUARD_HIGH, used] = np.maximum(guards[k.GUARD_HIGH], high)[used]
         guards[k.GUARD_LOW, used] = np.minimum(guards[k.GUARD_LOW], low)[used]
+        rare = (guards[k.OUT] > 0.0) & (guards[k.OUT] <= COMMON * rows)
+        typical = np.expm1(guards[k.OUT_LOG, rare] / guards[k.OUT, rare])
+        before = guards[k.EXCESS, rare]
+        guards[k.EXCESS, rare] = np.minimum(np.maximum(before, typical), 2.0 * before + 1.0)
         usual = guards[k.MISSING_SHARE]
-        towards = np.minimum(guards[k.MISSING] / rows, np.maximum(MISSING_STEP * usual, LEAST_MISSING_STEP))
-        guards[k.MISSING_SHARE] += MISSING_RATE * (towards - usual)
+        share = guards[k.MISSING] / rows
+        learnt = (share <= COMMON) | (share <= MISSING_STEP * usual)
+        guards[k.MISSING_SHARE, learnt] += MISSING_RATE * (share - usual)[learnt]
 
     def _relearn(self) -> None:
         """New ranges and trees from the rows kept; they are also the first reference."""
-        rows = self._kept_rows()
+        rows = self.kept_rows()
         self.kept = []
         usable = np.flatnonzero(~np.isnan(rows).all(axis=0))
         if not len(usable):
@@ -229,7 +252,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
         k.grow(self.feature, self.split, self.guards[k.TREE_LOW].copy(), self.guards[k.TREE_HIGH].copy(), usable,
                SPLIT_PADDING, state)
 
-    def _kept_rows(self) -> FloatArray:
+    def kept_rows(self) -> FloatArray:
         """The rows kept, as one array of all columns: columns that appeared later are missing in earlier rows."""
         width = len(self.columns)
         rows = np.full((sum(len(part) for part in self.kept), width), np.nan)

@@ -22,12 +22,15 @@ IntArray = NDArray[np.int32]
 CountArray = NDArray[np.int64]
 
 REFERENCE, LATEST = 0, 1
-#: Rows of `guards`. TREE_*: what the trees split. GUARD_*: beyond it a value is outside. LEAST/MOST/MISSING/PRESENT
-#: are of the current epoch. OPTIONAL: missing is no news. USABLE: has a range.
+#: Rows of `guards`. TREE_*: what the trees split. GUARD_*: beyond it a value is outside. EXCESS: how many
+#: widths outside is usual. OPTIONAL: missing is no news. USABLE: has a range. Of the current epoch: LEAST/MOST,
+#: MISSING/PRESENT, OUT/OUT_LOG (values outside, their sum of log(1 + e)).
 (TREE_LOW, TREE_HIGH, GUARD_LOW, GUARD_HIGH, WIDTH, MISSING_SHARE, TYPICAL, LEAST, MOST, MISSING, PRESENT, USABLE,
- OPTIONAL, GUARDS) = range(14)
-#: LEARNT: rows in LATEST. EPOCH_ROWS, STRAINED, EXPLAINED: of the current epoch.
-READY, LEARNT, EPOCH_ROWS, STRAINED, EXPLAINED, STRAINED_EPOCHS, GENERATION, RELEARNING, COUNTS = range(9)
+ OPTIONAL, EXCESS, OUT, OUT_LOG, GUARDS) = range(17)
+#: LEARNT: rows in LATEST. EPOCH_ROWS, STRAINED (left the trees' ranges), STRANGERS (not learnt), EXPLAINED: of the
+#: current epoch.
+(READY, LEARNT, EPOCH_ROWS, STRAINED, STRANGERS, EXPLAINED, STRAINED_EPOCHS, GENERATION, RELEARNING,
+ COUNTS) = range(10)
 
 #: Share of the window's rows below which a node is not searched further (Tan et al., section 4).
 SIZE_LIMIT = 0.1
@@ -114,23 +117,29 @@ def search(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, 
             if r < limit or depth == height:
                 break
             node = below(x, node, feature, split, mass, t)
-    return total / (trees * window * (2.0 ** (height + 1) - 1.0))
+    return float(total / (trees * window * (2.0 ** (height + 1) - 1.0)))
+
+
+@njit(cache=True, error_model="numpy")
+def outside(value: float, guards: FloatArray, f: int) -> float:
+    """How far a present value is beyond column f's guard, in widths of its range; 0 inside."""
+    if value < guards[GUARD_LOW, f]:
+        return float((guards[GUARD_LOW, f] - value) / guards[WIDTH, f])
+    if value > guards[GUARD_HIGH, f]:
+        return float((value - guards[GUARD_HIGH, f]) / guards[WIDTH, f])
+    return 0.0
 
 
 @njit(cache=True, error_model="numpy")
 def guard(value: float, guards: FloatArray, f: int) -> float:
-    """What column f's guard leaves of a row's normality: 1 inside its range, 1 / (1 + widths away) outside."""
+    """What column f's guard leaves of a row's normality: 1 inside its range, less outside or where missing."""
     if guards[USABLE, f] == 0.0:
         return 1.0
     if value != value:
         if guards[OPTIONAL, f] != 0.0:
             return 1.0
-        return min(1.0, (guards[MISSING_SHARE, f] + NEVER_MISSING) / USUAL_MISSING)
-    if value < guards[GUARD_LOW, f]:
-        return 1.0 / (1.0 + (guards[GUARD_LOW, f] - value) / guards[WIDTH, f])
-    if value > guards[GUARD_HIGH, f]:
-        return 1.0 / (1.0 + (value - guards[GUARD_HIGH, f]) / guards[WIDTH, f])
-    return 1.0
+        return float(min(1.0, (guards[MISSING_SHARE, f] + NEVER_MISSING) / USUAL_MISSING))
+    return float(1.0 / (1.0 + outside(value, guards, f) / (1.0 + guards[EXCESS, f])))
 
 
 @njit(cache=True, error_model="numpy")
@@ -139,14 +148,14 @@ def factor(x: FloatArray, guards: FloatArray) -> float:
     product = 1.0
     for f in range(guards.shape[1]):
         product *= guard(x[f], guards, f)
-    return max(product, LEAST_FACTOR)
+    return float(max(product, LEAST_FACTOR))
 
 
 @njit(cache=True, error_model="numpy")
 def score_row(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
               height: int, window: int) -> float:
     """The anomaly score of one clamped row, in [0, 1)."""
-    return 1.0 - search(x, feature, split, mass, height, window) * factor(x, guards)
+    return float(1.0 - search(x, feature, split, mass, height, window) * factor(x, guards))
 
 
 @njit(cache=True, error_model="numpy")
@@ -179,7 +188,7 @@ def pivot(mass: IntArray, counts: CountArray) -> None:
 @njit(cache=True, error_model="numpy")
 def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -> None:
     """Count one row for the audit at the epoch's end."""
-    strained = not inside
+    strained = False
     for f in range(guards.shape[1]):
         value = x[f]
         if value != value:
@@ -188,12 +197,16 @@ def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -
         guards[PRESENT, f] += 1.0
         if guards[USABLE, f] != 0.0:
             strained = strained or value < guards[TREE_LOW, f] or value > guards[TREE_HIGH, f]
+            away = outside(value, guards, f)
+            if away > 0.0:
+                guards[OUT, f] += 1.0
+                guards[OUT_LOG, f] += np.log(1.0 + away)
             if inside:
                 guards[LEAST, f] = min(guards[LEAST, f], value)
                 guards[MOST, f] = max(guards[MOST, f], value)
     counts[EPOCH_ROWS] += 1
-    if strained:
-        counts[STRAINED] += 1
+    counts[STRAINED] += strained
+    counts[STRANGERS] += not inside
 
 
 @njit(cache=True, error_model="numpy")
