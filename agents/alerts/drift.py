@@ -1,0 +1,61 @@
+"""Drift events into incidents: which family a field belongs to, and when an incident's fields have all recovered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agents.alerts import text
+from agents.alerts.incident import find_slot, raise_signal, settle, slot_of
+from agents.alerts.options import MAX_DRIFT_IDS, AlertOptions
+from agents.alerts.state import Clue, ModelState, Signal, bounded
+from agents.alerts.watch import DRIFT, sweep
+from schemas.drift import DriftEvent
+
+Family = Literal["data", "latency", "errors", "performance"]
+CAUSES = {"data": "drift", "latency": "latency", "errors": "error_rate", "performance": "performance"}
+
+
+def family_of(event: DriftEvent) -> Family:
+    """The family of causes that a drift event speaks for."""
+    if event.kind == "performance":
+        return "performance"
+    if event.field == "latency_ms":
+        return "latency"
+    return "errors" if event.field == "error_rate" else "data"
+
+
+def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
+    """Raise or end the signal of one field of one version, unless the event is a repeat."""
+    if event.drift_id in state.drift_ids:
+        return
+    state.drift_ids[event.drift_id] = event.detected_ms
+    bounded(state.drift_ids, MAX_DRIFT_IDS)
+    state.clock_ms = max(state.clock_ms, event.detected_ms)
+    name = f"{DRIFT}{event.kind}:{event.field}:{event.statistic}:{event.version}"
+    if event.state == "drifted":
+        _drifted(state, event, name, options)
+    else:
+        _recovered(state, event, name, options)
+    if state.slots:
+        sweep(state, options)
+
+
+def _drifted(state: ModelState, event: DriftEvent, name: str, options: AlertOptions) -> None:
+    family = family_of(event)
+    slot = slot_of(state, event.component, family)
+    known = state.components.get(event.component)
+    several = known is not None and len(known.versions) > 1
+    about = text.subject(event.environment, event.model, event.component, event.version if several else "")
+    clue = Clue("drift", event.drift_id, event.detected_ms, text.clip(text.evidence(event)))
+    raise_signal(slot, name, Signal(
+        CAUSES[family], "critical" if event.severity == "critical" else "warning", state.clock_ms, event.detected_ms,
+        event.onset_ms, text.clip(f"{about}: {text.drifted(event)}"), text.clip(text.drifted_detail(event)),
+        event.version, list(dict.fromkeys([event.version, *event.versions])), event.field, event.after),
+        [clue])
+    settle(state, slot, state.clock_ms, options.cooldown_ms, [clue])
+
+
+def _recovered(state: ModelState, event: DriftEvent, name: str, options: AlertOptions) -> None:
+    slot = find_slot(state, event.component, family_of(event))
+    if slot is not None and slot.signals.pop(name, None) is not None:
+        settle(state, slot, state.clock_ms, options.cooldown_ms, ending="recovered")
