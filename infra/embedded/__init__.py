@@ -1,0 +1,1 @@
+"""Kafka, Redis and PostgreSQL from wheels, on loopback, for one machine and for tests."""
