@@ -96,7 +96,8 @@ def _open(state: ModelState, slot: Slot, lead: Signal, now_ms: int, clues: Itera
     evidence = list(clues)[-MAX_EVIDENCE:]
     incident = Incident(
         incident_id=incident_id(state, slot, opened), cause=lead.cause, severity=lead.severity, opened_ms=opened,
-        onset_ms=min(opened, *(signal.onset_ms for signal in signals)), version=lead.version, last_ms=opened, about=lead.title.partition(": ")[0],
+        onset_ms=min(opened, *(signal.onset_ms for signal in signals)), version=lead.version, last_ms=opened,
+        about=lead.title.partition(": ")[0],
         field=lead.field, threshold=lead.threshold, evidence=evidence,
         evidence_total=max(len(evidence), sum(signal.count for signal in signals)))
     for signal in signals:

@@ -15,6 +15,8 @@ SETTLE_MS = 10_000
 #: A rate must be this surprising against the usual one: n * KL(rate || usual) in nats. Chernoff's bound makes it a
 #: chance of one in 100,000 a look, if events fail independently of one another.
 SURPRISE_NATS = 11.5
+#: A look can say that trouble is over if it has so many events that this many hits were expected at the limit.
+CALM_HITS = 3
 #: Events until the usual rate is known. Until then it is taken to be half the limit.
 RATE_WARM_EVENTS = 200
 #: Once so many windows are in the usual rate, all of them weigh half: it forgets in about ten minutes.

@@ -5,9 +5,9 @@ n * KL(k/n || p) >= SURPRISE_NATS, where KL(a || b) = a ln(a/b) + (1 - a) ln((1 
 P(K >= k) <= exp(-n KL) for K ~ Binomial(n, p). Source: Hoeffding, J. Am. Stat. Assoc. 58 (1963), theorem 1.
 It is over when the rate stays below half-way between the usual rate and the limit.
 
-Mean latency is wrong if since the first slow window it is above factor times the usual, by at least
-`latency_excess_ms`, and at least half of the
-windows looked at are slow, so that one outlier is no regression. It is over when it stays below half-way between the two.
+Latency is wrong if its mean since the first slow window is above factor times the usual, by at least
+`latency_excess_ms`, and at least half of the windows looked at are slow, so that one outlier is no regression.
+It is over when the mean stays below half-way between the two.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NamedTuple
 from agents.alerts import text
 from agents.alerts.buckets import Tally, pushes, spanned, tally
 from agents.alerts.options import (
+    CALM_HITS,
     LATENCY_SLOW_SHARE,
     LONG_MS,
     RATE_FLOOR,
@@ -99,16 +100,21 @@ class RateRule(NamedTuple):
 
     def judge(self, versions: dict[str, Series], clock_ms: int, cleared_ms: int, hits_of: Callable[[Bucket], int],
               base: Base) -> tuple[Tally | None, Finding]:
-        """If a look is wrong: what has been since its first hit, which is what people are told. Else, is it over?"""
-        full: Tally | None = None
+        """From the shortest look on: the first that is wrong, or holds enough to say that it is over, decides.
+
+        If it is wrong, the tally is of what has been since the look's first hit: that is what people are told.
+        """
+        calm = True
+        enough = max(self.options.least_events, math.ceil(CALM_HITS / self.limit))
         for seen in looks(versions, clock_ms, cleared_ms, hits_of, self.options.least_events):
             if self.wrong(seen, base):
                 since = tally(versions, seen.onset_ms, hits_of)
                 return since, Finding(True, False, "critical" if self.strong(since) else "warning", since.rate,
                                       self.limit, since.onset_ms, since.hits)
-            if full is None or full.events < self.options.least_events:
-                full = seen
-        return None, Finding(False, full is not None and full.rate < self.calm_below(base))
+            calm = seen.rate < self.calm_below(base)
+            if calm and seen.events >= enough:
+                break
+        return None, Finding(False, calm)
 
 
 def anomaly_rate(component: Component, cleared_ms: int, options: AlertOptions) -> Finding:
@@ -135,13 +141,14 @@ def _culprit(seen: Tally) -> tuple[str, bool]:
 
 
 def _dominant(versions: dict[str, Series], seen: Tally) -> tuple[str | None, float, float]:
-    """The feature with the largest sum of shares, its share, and how often it was missing."""
+    """The field with the largest sum of shares, its share, and how often it was missing."""
     found = pushes(versions, seen.onset_ms)
     if not found:
         return None, 0.0, 0.0
     feature = max(sorted(found), key=lambda name: found[name].share)
     hits = max(1, seen.hits)
-    return feature, found[feature].share / hits, found[feature].missing / hits
+    field = feature if feature == "confidence" or feature.startswith("feature.") else f"feature.{feature}"
+    return field, found[feature].share / hits, found[feature].missing / hits
 
 
 def error_rate(component: Component, version: str, cleared_ms: int, options: AlertOptions) -> Finding:

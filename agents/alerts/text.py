@@ -67,11 +67,11 @@ def feature_name(field: str) -> str:
 # -- anomaly rate ------------------------------------------------------------------------------------
 
 
-def unusual(rate: float, limit: float, feature: str | None, dominance: float, missing: float) -> str:
+def unusual(rate: float, limit: float, field: str | None, dominance: float, missing: float) -> str:
     """What stands after the subject when many events are unusual."""
-    if feature is None:
+    if field is None:
         return f"{percent(rate)} of events are unusual (limit {percent(limit)})"
-    name = feature_name(feature if "." in feature else f"feature.{feature}")
+    name = feature_name(field)
     if missing >= 0.5:
         return f"{name} missing in {percent(rate)} of events"
     if dominance >= 0.4:
@@ -79,12 +79,12 @@ def unusual(rate: float, limit: float, feature: str | None, dominance: float, mi
     return f"{percent(rate)} of events are unusual (limit {percent(limit)}), {name} most"
 
 
-def unusual_detail(feature: str | None, onset_ms: int, events: int, hits: int) -> str:
+def unusual_detail(field: str | None, onset_ms: int, events: int, hits: int) -> str:
     """What to look at."""
     counts = f"{hits} of {events} events since {clock(onset_ms)}."
-    if feature is None:
+    if field is None:
         return f"{counts} Open the events in the evidence and compare them with earlier ones."
-    return f"{counts} Check what fills {feature}: its source, unit and encoding; then whether a deployment began then."
+    return f"{counts} Check what fills {field}: its source, unit and encoding; then whether a deployment began then."
 
 
 # -- errors ------------------------------------------------------------------------------------------
