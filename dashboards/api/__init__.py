@@ -1,0 +1,1 @@
+"""The gateway: REST with OpenAPI, and alerts over a WebSocket, on one origin."""

@@ -97,7 +97,8 @@ class History:
 
     async def anomalies(self, found: Sequence[Anomaly]) -> None:
         await self._once("anomalies", 8, [
-            (a.anomaly_id, _at(a.ts), a.environment, a.model, a.version, a.component, a.score, _jsonb(a.model_dump_json()))
+            (a.anomaly_id, _at(a.ts), a.environment, a.model, a.version, a.component, a.score,
+             _jsonb(a.model_dump_json()))
             for a in found])
 
     async def drift(self, found: Sequence[DriftEvent]) -> None:

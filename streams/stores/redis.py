@@ -35,7 +35,7 @@ class Hot:
     """Everything this project keeps in Redis, under one prefix."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.client = client
+        self.client: Any = client      # the client's own types cover bytes and text alike; here it is text
         self.prefix = f"streamgauge:{settings.topic_prefix}"
         self.stream = f"{self.prefix}alerts"
         self.open_incidents = f"{self.prefix}incidents:open"
