@@ -128,7 +128,8 @@ class _View:
         fields = columns.distinct(rows, batch.start, batch.field, self.wanted, self.seen, self.mark)
         for field in fields.tolist():
             self.column[field] = detector.column(batch.fields[field])
-        matrix: NDArray[np.float64] = columns.scatter(rows, batch.start, batch.field, batch.value, self.column, len(detector.columns))
+        matrix: NDArray[np.float64] = columns.scatter(rows, batch.start, batch.field, batch.value, self.column,
+                                                      len(detector.columns))
         self.column[fields] = -1
         return matrix
 

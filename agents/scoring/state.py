@@ -59,6 +59,8 @@ class DetectorCodec:
 
         A snapshot of other settings (trees, height, window, quantile, seed) makes a new state: it warms up again.
         """
+        if len(data) < _LENGTH.size:
+            raise ValueError("the snapshot is cut short")
         (length,) = _LENGTH.unpack_from(data)
         threshold = QuantileThreshold.decode(data[_LENGTH.size:_LENGTH.size + length])
         detector = snapshot.decode(data[_LENGTH.size + length:])

@@ -163,7 +163,8 @@ class HalfSpaceTrees(base.AnomalyDetector):
     def plant(self, feature: IntArray, split: FloatArray, limits: Mapping[str, tuple[float, float]]) -> None:
         """Use given trees (T, 2**h - 1) and ranges instead of learnt ones; learning starts at once."""
         for name, (low, high) in limits.items():
-            self.guards[:, self.column(name)] = _range(low, high, 0.0, low, name in self.optional)
+            column = self.column(name)
+            self.guards[:, column] = _range(low, high, 0.0, low, name in self.optional)
         self.feature, self.split = np.asarray(feature, np.int32), np.asarray(split, np.float64)
         self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
         self.counts[:] = 0

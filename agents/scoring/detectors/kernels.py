@@ -1,4 +1,5 @@
-"""Half-space trees as loops over arrays, compiled. What they compute is said in `half_space_trees`.
+"""Half-space trees and their threshold as loops over arrays, compiled. `half_space_trees` and `threshold` say what
+they compute. All of it is in one file, as numba's cache sees changes of a function's own file only.
 
 Arrays of one detector with T trees of height h over k columns:
 
@@ -7,6 +8,8 @@ Arrays of one detector with T trees of height h over k columns:
     mass      (2, T, 2**(h + 1) - 1) int32   REFERENCE: rows of the last full window; LATEST: of the current one
     guards    (GUARDS, k) float64        a column each; the rows are named below
     counts    (COUNTS,) int64            named below
+
+Arrays of one threshold: histogram (BUCKETS,) and scalars (6,) float64, named below.
 """
 
 from __future__ import annotations
@@ -14,8 +17,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-from agents.scoring.threshold import observe_into, threshold_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int32]
@@ -44,6 +45,24 @@ NEVER_MISSING = 1e-6
 #: Rows of an epoch whose contributions come from masking; the rest get those of their guards.
 EXPLAINED_ROWS = 32
 LARGEST = 1e100
+
+#: Buckets an octave of 1 - score, and octaves: scores nearer to 1 than 2**-40 share the last bucket.
+RESOLUTION = 8
+OCTAVES = 40
+BUCKETS = RESOLUTION * OCTAVES
+#: Scores before the first alarm can be.
+LEAST_SCORES = 100
+#: Buckets added to the largest score seen, while fewer than 1 / (1 - quantile) scores are known (a factor of 2).
+EARLY_MARGIN = RESOLUTION
+#: Buckets above the quantile that an alarm's score counts at most (a factor of 2 ** 0.125).
+WINSOR = 1
+#: Scores that may raise the threshold: this many times the expected rate, and this many at once.
+CREDIT_RATE = 5.0
+MOST_CREDIT = 2.0
+#: The past is halved when it weighs this many times 1 / (1 - quantile).
+MEMORY = 20.0
+#: Of `scalars`. INDEX: the quantile's bucket; ABOVE: what weighs above it.
+QUANTILE, TOTAL, ABOVE, INDEX, CREDIT, SEEN = range(6)
 
 
 @njit(cache=True, error_model="numpy")
@@ -207,6 +226,65 @@ def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -
     counts[EPOCH_ROWS] += 1
     counts[STRAINED] += strained
     counts[STRANGERS] += not inside
+
+
+@njit(cache=True, error_model="numpy")
+def bucket_of(score: float) -> int:
+    """The bucket of a score: equal steps of -log2(1 - score)."""
+    rest = 1.0 - score
+    if not rest > 2.0 ** -OCTAVES:
+        return BUCKETS - 1
+    return max(0, min(BUCKETS - 1, int(-np.log2(rest) * RESOLUTION)))
+
+
+@njit(cache=True, error_model="numpy")
+def alarm_bucket(scalars: FloatArray) -> int:
+    """The last bucket that is still normal."""
+    if scalars[SEEN] < LEAST_SCORES:
+        return BUCKETS
+    margin = EARLY_MARGIN if scalars[SEEN] * (1.0 - scalars[QUANTILE]) < 1.0 else 0
+    return min(int(scalars[INDEX]) + margin, BUCKETS - 2)
+
+
+@njit(cache=True, error_model="numpy")
+def threshold_of(scalars: FloatArray) -> float:
+    """Scores above it are alarms; 1 (which no score exceeds) before there are enough scores."""
+    bucket = alarm_bucket(scalars)
+    return 1.0 if bucket >= BUCKETS else 1.0 - 2.0 ** (-(bucket + 1) / RESOLUTION)
+
+
+@njit(cache=True, error_model="numpy")
+def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> None:
+    """Take one score in. Changes both arrays."""
+    rate = 1.0 - scalars[QUANTILE]
+    bucket = bucket_of(score)
+    alarm = alarm_bucket(scalars)
+    scalars[SEEN] += 1.0
+    scalars[CREDIT] = min(MOST_CREDIT, scalars[CREDIT] + CREDIT_RATE * rate)
+    index, above = int(scalars[INDEX]), scalars[ABOVE]
+    if bucket > index and alarm < BUCKETS:
+        if scalars[CREDIT] < 1.0:
+            return
+        scalars[CREDIT] -= 1.0
+        if bucket > alarm:
+            bucket = min(index + WINSOR, BUCKETS - 1)
+    histogram[bucket] += 1.0
+    scalars[TOTAL] += 1.0
+    if bucket > index:
+        above += 1.0
+    if scalars[TOTAL] * rate >= MEMORY:
+        for i in range(BUCKETS):
+            histogram[i] = 0.5 * histogram[i] if histogram[i] > 2.0 ** -8 else 0.0
+        scalars[TOTAL] = histogram.sum()
+        above = histogram[index + 1:].sum()
+    allowed = rate * scalars[TOTAL]
+    while above > allowed:
+        index += 1
+        above -= histogram[index]
+    while index >= 0 and above + histogram[index] <= allowed:
+        above += histogram[index]
+        index -= 1
+    scalars[INDEX], scalars[ABOVE] = float(index), above
 
 
 @njit(cache=True, error_model="numpy")

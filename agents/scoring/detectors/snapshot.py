@@ -33,9 +33,15 @@ _NAME = struct.Struct("<H")
 
 
 def encode(detector: HalfSpaceTrees) -> bytes:
-    """The bytes of a detector."""
+    """The bytes of a detector.
+
+    Raises:
+        ValueError: its trees were planted, so nothing can grow them again.
+    """
     rows = detector.kept_rows()
     grown = detector.mass.shape[2] > 0
+    if grown and detector.counts[k.GENERATION] == 0:
+        raise ValueError("planted trees have no snapshot: let the detector grow its own")
     size = 2 if detector.window < 2**16 else 4
     optional = sorted(detector.optional)
     parts = [_HEAD.pack(MAGIC, detector.n_trees, detector.height, len(detector.columns), len(optional),

@@ -1,0 +1,162 @@
+"""Every detector against every check; and a detector that is bad on purpose, which every check must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer
+
+from agents.scoring.detectors import snapshot
+from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+
+Make = Callable[[int], Any]
+Matrix = NDArray[np.float64]
+
+
+def half_space_trees(trees: int, height: int, window: int) -> Make:
+    return lambda seed: HalfSpaceTrees(trees, height, window, seed)
+
+
+class Bad:
+    """Breaks every rule: scoring mutates, chance is unseeded, batches differ, state is lost, scores have no bounds."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng()
+        self.seen = 0.0
+
+    def score_one(self, x: dict[str, Any]) -> float:
+        self.seen += 1
+        return float(sum(x.values()) * self.rng.random() + self.seen)
+
+    def learn_one(self, x: dict[str, Any]) -> None:
+        self.seen += sum(value or 0.0 for value in x.values())
+
+    def score_learn_many(self, X: Matrix) -> Matrix:
+        if not len(X):
+            return np.zeros(0)
+        scores = X.sum(axis=1) / np.ptp(X) + self.rng.random(len(X))
+        self.seen += float(X.sum())
+        return np.asarray(scores)
+
+
+DETECTORS: dict[str, Make] = {
+    "trees 25 x 8": half_space_trees(25, 8, 250),
+    "trees 5 x 4, window 32": half_space_trees(5, 4, 32),
+    "one tree of one split, window 2": half_space_trees(1, 1, 2),
+    "trees 3 x 12, window 100": half_space_trees(3, 12, 100),
+}
+
+
+def rows(n: int = 900, missing: float = 0.02) -> Matrix:
+    """Tumour measurements, six columns, one of them constant, some values missing."""
+    rng, x = np.random.default_rng(5), load_breast_cancer().data[:, :6]
+    found = x[rng.integers(0, len(x), n)] + rng.standard_normal((n, 6)) * x.std(axis=0) * 0.02
+    found[:, 5] = 7.0
+    found[rng.random(found.shape) < missing] = np.nan
+    return found
+
+
+def as_dict(row: Matrix) -> dict[str, float | None]:
+    return {f"x{i}": None if np.isnan(value) else float(value) for i, value in enumerate(row)}
+
+
+def encode(detector: Any) -> bytes:
+    return snapshot.encode(detector) if isinstance(detector, HalfSpaceTrees) else repr(type(detector)).encode()
+
+
+def decode(make: Make, data: bytes) -> Any:
+    return make(1) if data.startswith(b"<class") else snapshot.decode(data)
+
+
+def scoring_never_mutates(make: Make) -> None:
+    detector = make(1)
+    detector.score_learn_many(rows())
+    before = encode(detector), detector.score_one(as_dict(rows(missing=0)[3]))
+    for row in rows(60):
+        detector.score_one(as_dict(row) | {"never seen": 1.0})
+    assert (encode(detector), detector.score_one(as_dict(rows(missing=0)[3]))) == before
+
+
+def the_same_seed_and_stream_give_the_same_scores(make: Make) -> None:
+    assert np.array_equal(make(1).score_learn_many(rows()), make(1).score_learn_many(rows()))
+
+
+def a_batch_equals_the_loop_of_single_calls(make: Make) -> None:
+    x, single = rows(), make(1)
+    expected = []
+    for row in x:
+        expected.append(single.score_one(as_dict(row)))
+        single.learn_one(as_dict(row))
+    assert np.array_equal(make(1).score_learn_many(x), expected)
+
+
+def any_cutting_gives_the_same_scores(make: Make) -> None:
+    x, rng = rows(), np.random.default_rng(6)
+    whole = make(1).score_learn_many(x)
+    for _ in range(5):
+        detector, cuts = make(1), np.sort(rng.integers(0, len(x) + 1, 12))
+        parts = [detector.score_learn_many(part) for part in np.split(x, cuts)]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def a_snapshot_in_the_middle_changes_nothing(make: Make) -> None:
+    x = rows()
+    whole = make(1).score_learn_many(x)
+    for cut in (0, 1, 31, 32, 100, 249, 250, 251, 700):
+        detector = make(1)
+        detector.score_learn_many(x[:cut])
+        again = decode(make, encode(detector))
+        assert np.array_equal(again.score_learn_many(x[cut:]), whole[cut:]), cut
+
+
+def missing_features_are_scored(make: Make) -> None:
+    for share in (0.3, 0.99, 1.0):
+        assert_scores(make(1), rows(missing=share))
+
+
+def constant_features_are_scored(make: Make) -> None:
+    for value in (0.0, 1.0, -1e-300, 1e300):
+        assert_scores(make(1), np.full((600, 3), value))
+
+
+def extreme_values_are_scored(make: Make) -> None:
+    x = rows(missing=0.0)
+    x[400:, 0] = np.resize([1e300, -1e300, 0.0, 1.7e308, -1.7e308, 5e-324], 500)
+    x[100:120, 1] = 1.7e308
+    x[120:140, 1] = -1.7e308
+    assert_scores(make(1), x)
+    x[500:, 1] = np.inf
+    x[600:, 1] = -np.inf
+    assert_scores(make(1), x)
+
+
+def assert_scores(detector: Any, x: Matrix) -> None:
+    """Every score lies in [0, 1], and one more row is taken singly too."""
+    with np.errstate(all="raise"):
+        scores = detector.score_learn_many(np.array(x))
+        last = detector.score_one(as_dict(x[-1]))
+    assert scores.shape == (len(x),)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert 0 <= last <= 1
+
+
+CHECKS = [scoring_never_mutates, the_same_seed_and_stream_give_the_same_scores, a_batch_equals_the_loop_of_single_calls,
+          any_cutting_gives_the_same_scores, a_snapshot_in_the_middle_changes_nothing, missing_features_are_scored,
+          constant_features_are_scored, extreme_values_are_scored]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_passes(name: str, check: Callable[[Make], None]) -> None:
+    check(DETECTORS[name])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_bad_detector_is_refused_by(check: Callable[[Make], None]) -> None:
+    with pytest.raises((AssertionError, TypeError, FloatingPointError)):
+        check(Bad)
