@@ -45,7 +45,7 @@ def drift(second: int, field: str = "feature.tenure", state: str = "drifted", ki
     values: dict[str, Any] = {
         "environment": "prod", "model": "churn", "component": "model", "before": 12.0, "after": 12_000.0,
         "onset_ms": ORIGIN_MS + (second - 10) * 1_000, "detected_ms": ORIGIN_MS + second * 1_000, "sureness": 0.99999,
-        "detector": "adwin", "windows": 10, "drift_id": f"d-{kind}-{field}-{state}-{version}-{second}"}
+        "detector": "adwin", "windows": 10, "drift_id": f"d-{second}-{state}-{version[:8]}-{kind}-{field}"[:128]}
     return DriftEvent(**(values | {"field": field, "state": state, "kind": kind, "version": version,
                                    "severity": severity} | more))
 

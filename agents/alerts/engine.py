@@ -115,10 +115,10 @@ class AlertEngine:
         for key in list(states.keys()):
             waited = now_ms - index.heard.setdefault(key, now_ms)
             entry = states.entry(key)
-            if self._silent(entry.state, waited, index.clock_ms):
-                self._done(entry, states, index)
             if waited > self.options.retire_ms:
                 self._retire(entry, states, index)
+            elif self._silent(entry.state, waited, index.clock_ms):
+                self._done(entry, states, index)
 
     # -- outputs ----------------------------------------------------------------------------------
 

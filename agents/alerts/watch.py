@@ -19,6 +19,7 @@ from schemas.windows import MetricWindow
 
 UNUSUAL, SLOW, FAILING = "anomaly_rate", "latency", "error_rate@"
 DRIFT = "drift:"
+NO_SIGNALS: dict[str, Signal] = {}
 
 
 def component_of(state: ModelState, name: str) -> Component:
@@ -82,7 +83,9 @@ def _clue(anomaly: Anomaly) -> Clue:
 
 def _learn(state: ModelState, name: str, version: str, component: Component, options: AlertOptions) -> None:
     """Settled buckets become usual, except while they are the trouble."""
-    data, errors, latency = (_signals(state, name, family) for family in ("data", "errors", "latency"))
+    data = errors = latency = NO_SIGNALS
+    if state.slots:
+        data, errors, latency = (_signals(state, name, family) for family in ("data", "errors", "latency"))
 
     def learn(bucket: Bucket) -> None:
         if UNUSUAL not in data:
@@ -97,7 +100,7 @@ def _learn(state: ModelState, name: str, version: str, component: Component, opt
 
 def _signals(state: ModelState, component: str, family: str) -> dict[str, Signal]:
     slot = find_slot(state, component, family)
-    return slot.signals if slot is not None else {}
+    return slot.signals if slot is not None else NO_SIGNALS
 
 
 # -- rules -------------------------------------------------------------------------------------------

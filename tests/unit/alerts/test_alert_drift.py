@@ -1,0 +1,121 @@
+"""Drift events into incidents."""
+
+import pytest
+from alert_world import ORIGIN_MS, World, drift, window
+
+from agents.alerts.engine import AlertOptions
+from agents.alerts.options import MAX_EVIDENCE, MAX_SIGNALS
+
+
+def test_fields_of_one_family_are_one_incident_that_ends_when_all_have_recovered() -> None:
+    world = World()
+    opened, *rest = world.feed(drift(50), drift(51, "feature.income"), drift(52, "prediction", kind="prediction"))
+    assert rest == []
+    assert (opened.state, opened.cause, opened.field, opened.severity) == ("open", "drift", "feature.tenure", "warning")
+    assert opened.title == "prod/churn: feature tenure rose from 12 to 12000"
+    assert (opened.onset_ms, opened.ts) == (ORIGIN_MS + 40_000, ORIGIN_MS + 50_000)
+    assert world.feed(drift(80, state="recovered"), drift(81, "feature.income", "recovered")) == []
+    [resolved] = world.feed(drift(90, "prediction", "recovered", kind="prediction"))
+    assert (resolved.state, resolved.incident_id) == ("resolved", opened.incident_id)
+    assert resolved.evidence_total == 3
+
+
+@pytest.mark.parametrize(("kind", "field", "family", "cause"), [
+    ("data", "feature.x", "data", "drift"), ("prediction", "prediction=yes", "data", "drift"),
+    ("operational", "latency_ms", "latency", "latency"), ("operational", "error_rate", "errors", "error_rate"),
+    ("operational", "confidence", "data", "drift"), ("performance", "error", "performance", "performance"),
+    ("performance", "error_rate", "performance", "performance"),
+])
+def test_each_field_has_its_family(kind: str, field: str, family: str, cause: str) -> None:
+    [alert] = World().feed(drift(50, field, kind=kind))
+    assert f"-{family}-" in alert.incident_id
+    assert alert.cause == cause
+
+
+def test_unusual_events_and_drift_of_the_same_component_are_one_incident() -> None:
+    world = World()
+    world.calm(0, 60)
+    for second in range(60, 63):
+        world.feed(*world.odd(second, 12), window(second))
+    assert world.feed(drift(63), *world.odd(63, 1)) == []
+    assert len(world.model().slots) == 1
+    assert world.calm(63, 100) == [], "the rate is calm, the drift is not over"
+    [resolved] = world.feed(drift(100, state="recovered"))
+    assert resolved.cause == "anomaly_rate"
+    assert {clue.kind for clue in resolved.evidence} == {"anomaly", "drift"}
+
+
+def test_critical_drift_escalates_a_warning_once() -> None:
+    world = World()
+    world.feed(drift(50))
+    assert [alert.state for alert in world.feed(drift(51, "feature.b", severity="critical"))] == ["escalated"]
+    assert world.feed(drift(52, "feature.c", severity="critical")) == []
+
+
+def test_drift_that_never_recovers_is_accepted_after_an_hour() -> None:
+    world = World()
+    world.feed(drift(50))
+    assert world.feed(*(window(second) for second in range(60, 3_600, 60))) == []
+    [resolved] = world.feed(*(window(second) for second in range(3_600, 3_780, 60)))
+    assert "accepted as the new level" in resolved.title
+    assert world.feed(drift(3_800, state="recovered")) == []
+
+
+def test_a_repeated_drift_event_is_dropped() -> None:
+    world = World()
+    world.feed(drift(50), drift(60, state="recovered"))
+    assert world.feed(drift(50)) == []
+    assert world.model().slots != {}, "only the cooldown is left"
+    assert all(not slot.signals for slot in world.model().slots.values())
+
+
+def test_drift_within_the_cooldown_is_told_when_it_is_over_if_it_still_lasts() -> None:
+    world = World(AlertOptions(cooldown_ms=60_000))
+    world.feed(drift(50), drift(60, state="recovered"))
+    assert world.feed(drift(70, "feature.b"), *(window(second) for second in range(70, 119))) == []
+    [again] = world.feed(window(119))
+    assert (again.state, again.field) == ("open", "feature.b")
+    assert again.onset_ms == ORIGIN_MS + 60_000
+
+
+def test_what_is_kept_of_a_wide_drift_is_bounded_and_all_of_it_is_counted() -> None:
+    world = World()
+    world.feed(*(drift(50, f"feature.f{number}") for number in range(200)))
+    [slot] = world.model().slots.values()
+    assert len(slot.signals) == MAX_SIGNALS
+    assert slot.incident is not None
+    assert (len(slot.incident.evidence), slot.incident.evidence_total) == (MAX_EVIDENCE, 200)
+
+
+def test_versions_accumulate() -> None:
+    world = World()
+    world.feed(drift(50, versions=["1", "2"]), drift(51, "feature.b", version="3"))
+    world.feed(drift(60, state="recovered"))
+    [resolved] = world.feed(drift(61, "feature.b", "recovered", version="3"))
+    assert resolved.versions == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ({"field": "feature.x", "statistic": "missing_share", "before": 0.01, "after": 0.62},
+     "feature x missing in 62% of events (was 1%)"),
+    ({"field": "prediction=spam", "kind": "prediction", "statistic": "rate", "before": 0.125, "after": 0.4},
+     "prediction is spam in 40% of events (was 12%)"),
+    ({"field": "error", "kind": "performance", "statistic": "rate", "before": 0.081, "after": 0.4},
+     "40% of predictions are wrong (was 8.1%)"),
+    ({"field": "latency_ms", "kind": "operational", "before": 12.0, "after": 2.125},
+     "latency fell from 12 to 2.125 ms"),
+    ({"field": "error_rate", "kind": "operational", "statistic": "rate", "before": 0.0, "after": 0.3},
+     "error rate at 30% (was 0%)"),
+])
+def test_titles_say_what_moved(more: dict[str, object], said: str) -> None:
+    [alert] = World().feed(drift(50, **more))  # type: ignore[arg-type]
+    assert alert.title == f"prod/churn: {said}"
+
+
+def test_the_longest_names_still_fit_into_an_alert() -> None:
+    long = "x" * 128
+    world = World()
+    about = {"environment": long, "model": long, "component": long, "version": long}
+    world.feed(window(1, **about), window(1, **(about | {"version": "2"})))  # type: ignore[arg-type]
+    [alert] = world.feed(drift(50, "f" * 128, **about))
+    assert len(alert.title) == 512
