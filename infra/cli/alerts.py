@@ -38,8 +38,7 @@ class Refused(Exception):
     """The gateway will not have us; trying again will not help."""
 
 
-def default_url() -> str:
-    return f"http://127.0.0.1:{os.environ.get('STREAMGAUGE_PORT', '8700')}"
+URL = f"http://127.0.0.1:{os.environ.get('STREAMGAUGE_PORT', '8700')}"
 
 
 def find_token(given: str) -> str:
@@ -55,7 +54,7 @@ def find_token(given: str) -> str:
 
 
 @app.command()
-def tail(url: Url = default_url(), token: Token = "", environment: Environment = "", model: Model = "",
+def tail(url: Url = URL, token: Token = "", environment: Environment = "", model: Model = "",
          severity: Annotated[str, typer.Option(help="At least: info, warning or critical.")] = "info",
          since: Annotated[str, typer.Option(help="Resume after this id; 0, the default, begins with the oldest "
                                                  "that is kept.")] = "0",
@@ -72,7 +71,7 @@ def tail(url: Url = default_url(), token: Token = "", environment: Environment =
 
 
 @app.command("list")
-def list_open(url: Url = default_url(), token: Token = "", environment: Environment = "", model: Model = "",
+def list_open(url: Url = URL, token: Token = "", environment: Environment = "", model: Model = "",
               as_json: AsJson = False) -> None:
     """Show open incidents."""
     import urllib.error

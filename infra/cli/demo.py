@@ -19,8 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from infra.demo.collect import Collector, settle
-from infra.demo.duration import parse_ms
-from infra.demo.run import Pace, Publisher, PublishError, publish
+from infra.cli.duration import parse_ms
+from infra.publisher import Publisher, PublishError
+from infra.demo.run import Pace, publish
 from infra.demo.run import Progress as Where
 from infra.demo.score import Score, score
 from infra.demo.truth import FILE, GroundTruth
@@ -29,6 +30,7 @@ from streams.kafka import KafkaSetupError, create_topics
 from streams.settings import Settings, settings
 
 LINE_EVERY_S = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STDERR = Console(stderr=True)
 
 
@@ -116,13 +118,13 @@ def _say(options: Options) -> Any:
 
 async def run(configured: Settings, options: Options) -> Outcome:
     """Train, publish until the end or Ctrl-C, and collect the score if one is wanted."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from infra.demo.fleet import Fleet
     from infra.demo.models import train_all
 
     say, stop = _say(options), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await create_topics(configured)
     threadpool_limits(1)  # CPU time of one thread is then all the CPU time there is
@@ -141,13 +143,22 @@ async def run(configured: Settings, options: Options) -> Outcome:
         with _telling(pace, options) as tell:
             before_last = collector.mark if collector else None
             where = await publish(fleet, pace, publisher, truth, tell, stop, before_last=before_last)
+        _release_signals()
         if collector is None:
             return Outcome(where, pace, truth, None, True)
+        if stop.is_set():
+            await collector.mark()
         say("published; waiting for the pipeline to catch up")
         caught_up = await settle(collector, fleet.deployments, where.event_ms)
         found = score(list(truth.incidents.values()), collector.alerts, pace.origin_ms, where.event_ms,
                       len(fleet.deployments))
         return Outcome(where, pace, truth, found, caught_up)
+
+
+def _release_signals() -> None:
+    """From here on Ctrl-C ends the process: what is left is waiting."""
+    for number in _SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 @contextlib.contextmanager
