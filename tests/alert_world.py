@@ -18,11 +18,12 @@ Message = Anomaly | MetricWindow | DriftEvent
 
 
 def window(second: int, count: int = 20, errors: int = 0, latency: float | None = None, version: str = "1",
-           component: str = "model", size_ms: int = 1_000, **about: Any) -> MetricWindow:
-    """The window of one second after ORIGIN_MS; `latency` is its mean."""
+           component: str = "model", size_ms: int = 1_000, outlier: float = 0.0, **about: Any) -> MetricWindow:
+    """The window of one second after ORIGIN_MS; all of its requests take `latency`, one of them `outlier` more."""
     about = {"environment": "prod", "model": "churn"} | about
     start = ORIGIN_MS + second * 1_000
-    fields = {} if latency is None else {"latency_ms": Summary(count=count, sum=latency * count, mean=latency)}
+    fields = {} if latency is None else {"latency_ms": Summary(
+        count=count, sum=latency * count + outlier, mean=latency + outlier / count, max=latency + outlier)}
     return MetricWindow(
         **about, version=version, component=component, start_ms=start, size_ms=size_ms, partition=0, count=count,
         window_id=window_id(about["environment"], about["model"], version, component, size_ms, start, 0),

@@ -23,6 +23,7 @@ from agents.alerts.options import (
     RATE_MEMORY_WINDOWS,
     SETTLE_MS,
     SPARSE_MS,
+    TRIM_LEAST,
     AlertOptions,
 )
 from agents.alerts.state import Base, Bucket, Component, Push, Series
@@ -69,6 +70,8 @@ def add_window(component: Component, window: MetricWindow, options: AlertOptions
     latency = window.fields.get("latency_ms")
     if latency is not None:
         bucket.timed, bucket.latency_sum = latency.count, latency.sum
+        if latency.max is not None and latency.count >= TRIM_LEAST:
+            bucket.timed, bucket.latency_sum = latency.count - 1, latency.sum - latency.max
     series.events += window.count
     component.clock_ms = max(component.clock_ms, window.start_ms + window.size_ms)
     return bucket

@@ -12,6 +12,7 @@ from agents.alerts.watch import DRIFT, sweep
 from schemas.drift import DriftEvent
 
 Family = Literal["data", "latency", "errors", "performance"]
+STATISTICS = ("mean", "rate", "missing_share")
 CAUSES = {"data": "drift", "latency": "latency", "errors": "error_rate", "performance": "performance"}
 
 
@@ -31,23 +32,22 @@ def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     state.drift_ids[event.drift_id] = event.detected_ms
     bounded(state.drift_ids, MAX_DRIFT_IDS)
     state.clock_ms = max(state.clock_ms, event.detected_ms)
-    name = f"{DRIFT}{event.kind}:{event.field}:{event.statistic}:{event.version}"
     if event.state == "drifted":
-        _drifted(state, event, name, options)
+        _drifted(state, event, options)
     else:
-        _recovered(state, event, name, options)
+        _recovered(state, event, options)
     if state.slots:
         sweep(state, options)
 
 
-def _drifted(state: ModelState, event: DriftEvent, name: str, options: AlertOptions) -> None:
+def _drifted(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     family = family_of(event)
     slot = slot_of(state, event.component, family)
     known = state.components.get(event.component)
     several = known is not None and len(known.versions) > 1
     about = text.subject(event.environment, event.model, event.component, event.version if several else "")
     clue = Clue("drift", event.drift_id, event.detected_ms, text.clip(text.evidence(event)))
-    raise_signal(slot, name, Signal(
+    raise_signal(slot, signal_name(event, event.statistic), Signal(
         CAUSES[family], "critical" if event.severity == "critical" else "warning", state.clock_ms, event.detected_ms,
         event.onset_ms, text.clip(f"{about}: {text.drifted(event)}"), text.clip(text.drifted_detail(event)),
         event.version, list(dict.fromkeys([event.version, *event.versions])), event.field, event.after),
@@ -55,7 +55,17 @@ def _drifted(state: ModelState, event: DriftEvent, name: str, options: AlertOpti
     settle(state, slot, state.clock_ms, options.cooldown_ms, [clue])
 
 
-def _recovered(state: ModelState, event: DriftEvent, name: str, options: AlertOptions) -> None:
+def _recovered(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
+    """End the field's signal: that of the same statistic, else that of another."""
     slot = find_slot(state, event.component, family_of(event))
-    if slot is not None and slot.signals.pop(name, None) is not None:
-        settle(state, slot, state.clock_ms, options.cooldown_ms, ending="recovered")
+    if slot is None:
+        return
+    for statistic in (event.statistic, *STATISTICS):
+        if slot.signals.pop(signal_name(event, statistic), None) is not None:
+            settle(state, slot, state.clock_ms, options.cooldown_ms, ending="recovered")
+            return
+
+
+def signal_name(event: DriftEvent, statistic: str) -> str:
+    """One signal a field, statistic and version."""
+    return f"{DRIFT}{event.kind}:{event.field}:{statistic}:{event.version}"

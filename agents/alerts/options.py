@@ -29,6 +29,8 @@ RATE_FLOOR = 0.1
 LATENCY_WARM_WINDOWS, LATENCY_WINDOWS = 30, 300
 #: It is computed anew after so many windows.
 LATENCY_REFRESH_WINDOWS = 10
+#: From so many requests on, a window's mean leaves its largest value out: one pause of the machine is no regression.
+TRIM_LEAST = 3
 #: Share of the windows looked at that must be slow themselves, so that one outlier is no regression.
 LATENCY_SLOW_SHARE = 0.5
 

@@ -7,7 +7,7 @@ It is over when the rate stays below half-way between the usual rate and the lim
 
 Latency is wrong if its mean since the first slow window is above factor times the usual, by at least
 `latency_excess_ms`, and at least half of the windows looked at are slow, so that one outlier is no regression.
-It is over when the mean stays below half-way between the two.
+It is over when the mean stays below half-way between the two. Each window's largest value is left out of its mean.
 """
 
 from __future__ import annotations

@@ -87,6 +87,14 @@ def test_what_is_kept_of_a_wide_drift_is_bounded_and_all_of_it_is_counted() -> N
     assert (len(slot.incident.evidence), slot.incident.evidence_total) == (MAX_EVIDENCE, 200)
 
 
+def test_a_recovery_ends_its_own_statistic_first_and_another_if_there_is_no_such() -> None:
+    world = World()
+    world.feed(drift(50), drift(51, statistic="missing_share"))
+    assert world.feed(drift(60, state="recovered", statistic="missing_share")) == []
+    [alert] = world.feed(drift(61, state="recovered", statistic="missing_share"))
+    assert alert.state == "resolved"
+
+
 def test_versions_accumulate() -> None:
     world = World()
     world.feed(drift(50, versions=["1", "2"]), drift(51, "feature.b", version="3"))
