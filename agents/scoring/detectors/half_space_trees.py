@@ -26,6 +26,8 @@ PATIENCE = 20
 COMMON = 0.1
 #: A guard follows by at most this many widths an epoch.
 GUARD_STEP = 0.5
+#: Widths outside that the rows a range is learnt from can make usual at most.
+FIRST_EXCESS = 30.0
 #: The usual share of missing values follows with this rate an epoch, while no more than a tenth, or than this many
 #: times the usual, are missing.
 MISSING_RATE, MISSING_STEP = 0.02, 2.0
@@ -51,7 +53,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
       of thirty on one path in four, and nothing of what never was. A row left with less than a tenth does not teach
       the trees: an incident does not become normal in a window. Missing values go to the heavier child.
     - Epochs of `window` rows end with an audit: guards widen towards the epoch's values by at most half a width,
-      u grows to what values outside show, 1 + 2u at most, and the usual share of missing values follows by 2%, both
+      u grows to the furthest value outside, 1 + 2u at most, and the usual share of missing values follows by 2%, both
       only while no more than a tenth of the rows show it: an incident does not become usual. When most rows have
       left the trees' ranges, or a tenth was too strange to learn, for 20 epochs in a row, or when a feature unknown
       to the trees was in a tenth of the epoch's rows, the next epoch is kept and new trees grow from it at its end;
@@ -204,7 +206,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
             unknown = (guards[k.USABLE] == 0.0) & (guards[k.PRESENT] >= COMMON * rows)
             counts[k.RELEARNING] = counts[k.STRAINED_EPOCHS] >= PATIENCE or bool(unknown.any())
         counts[[k.EPOCH_ROWS, k.STRAINED, k.STRANGERS, k.EXPLAINED]] = 0
-        self.guards[[k.MISSING, k.PRESENT, k.OUT, k.OUT_LOG]] = 0.0
+        self.guards[[k.MISSING, k.PRESENT, k.OUT, k.FURTHEST]] = 0.0
         self.guards[k.LEAST], self.guards[k.MOST] = np.inf, -np.inf
 
     def _follow(self, rows: int) -> None:
@@ -216,9 +218,8 @@ class HalfSpaceTrees(base.AnomalyDetector):
         guards[k.GUARD_HIGH, used] = np.maximum(guards[k.GUARD_HIGH], high)[used]
         guards[k.GUARD_LOW, used] = np.minimum(guards[k.GUARD_LOW], low)[used]
         rare = (guards[k.OUT] > 0.0) & (guards[k.OUT] <= COMMON * rows)
-        typical = np.expm1(guards[k.OUT_LOG, rare] / guards[k.OUT, rare])
         before = guards[k.EXCESS, rare]
-        guards[k.EXCESS, rare] = np.minimum(np.maximum(before, typical), 2.0 * before + 1.0)
+        guards[k.EXCESS, rare] = np.minimum(np.maximum(before, guards[k.FURTHEST, rare]), 2.0 * before + 1.0)
         usual = guards[k.MISSING_SHARE]
         share = guards[k.MISSING] / rows
         learnt = (share <= COMMON) | (share <= MISSING_STEP * usual)
@@ -300,7 +301,10 @@ def learnt_range(values: FloatArray, optional: bool) -> FloatArray:
     least = max(abs(low), abs(high)) * 1e-9
     if not padding > least:
         padding = 0.5 * abs(typical) or 0.5
-    return _range(low - padding, high + padding, 1.0 - len(present) / len(values), typical, optional)
+    column = _range(low - padding, high + padding, 1.0 - len(present) / len(values), typical, optional)
+    furthest = max(column[k.TREE_LOW] - present[0], present[-1] - column[k.TREE_HIGH]) / column[k.WIDTH]
+    column[k.EXCESS] = min(max(furthest, 0.0), FIRST_EXCESS)
+    return column
 
 
 def seed_of(seed: int, key: str) -> int:

@@ -25,9 +25,9 @@ CountArray = NDArray[np.int64]
 REFERENCE, LATEST = 0, 1
 #: Rows of `guards`. TREE_*: what the trees split. GUARD_*: beyond it a value is outside. EXCESS: how many
 #: widths outside is usual. OPTIONAL: missing is no news. USABLE: has a range. Of the current epoch: LEAST/MOST,
-#: MISSING/PRESENT, OUT/OUT_LOG (values outside, their sum of log(1 + e)).
+#: MISSING/PRESENT, OUT/FURTHEST (values outside, the largest e).
 (TREE_LOW, TREE_HIGH, GUARD_LOW, GUARD_HIGH, WIDTH, MISSING_SHARE, TYPICAL, LEAST, MOST, MISSING, PRESENT, USABLE,
- OPTIONAL, EXCESS, OUT, OUT_LOG, GUARDS) = range(17)
+ OPTIONAL, EXCESS, OUT, FURTHEST, GUARDS) = range(17)
 #: LEARNT: rows in LATEST. EPOCH_ROWS, STRAINED (left the trees' ranges), STRANGERS (not learnt), EXPLAINED: of the
 #: current epoch.
 (READY, LEARNT, EPOCH_ROWS, STRAINED, STRANGERS, EXPLAINED, STRAINED_EPOCHS, GENERATION, RELEARNING,
@@ -219,7 +219,7 @@ def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -
             away = outside(value, guards, f)
             if away > 0.0:
                 guards[OUT, f] += 1.0
-                guards[OUT_LOG, f] += np.log(1.0 + away)
+                guards[FURTHEST, f] = max(guards[FURTHEST, f], away)
             if inside:
                 guards[LEAST, f] = min(guards[LEAST, f], value)
                 guards[MOST, f] = max(guards[MOST, f], value)

@@ -145,11 +145,34 @@ def test_a_detector_without_any_feature_never_gets_ready() -> None:
 
 
 def test_one_outlier_in_the_warm_up_does_not_take_the_range() -> None:
-    clean = wine_stream(WINDOW, 1)
-    spoilt = clean.copy()
+    spoilt = wine_stream(WINDOW, 1)
     spoilt[10, 0] = 1e300
-    strange = {f"x{i}": value for i, value in enumerate(wine_stream(1, 2)[0])} | {"x0": 1e6}
-    assert grown(spoilt).score_one(strange) > 0.99999
+    detector = grown(spoilt)
+    calm = detector.score_learn_many(wine_stream(2 * WINDOW, 2))
+    strange = {f"x{i}": value for i, value in enumerate(wine_stream(1, 3)[0])} | {"x0": 1e5}
+    assert detector.score_one(strange) > calm.max()
+
+
+def test_spikes_that_come_now_and_then_become_usual_and_an_incident_does_not() -> None:
+    calm, spiky, incident = (HalfSpaceTrees(25, 8, WINDOW) for _ in range(3))
+    x = wine_stream(30 * WINDOW, 1)
+    calm.score_learn_many(x)
+    x[WINDOW + 3::25, 0] = 2000.0
+    spiky.score_learn_many(x)
+    x[2 * WINDOW:15 * WINDOW, 0] = 2000.0
+    x[WINDOW:2 * WINDOW] = x[15 * WINDOW:] = wine_stream(1, 4)
+    incident.score_learn_many(x)
+    row = {f"x{i}": value for i, value in enumerate(wine_stream(1, 3)[0])} | {"x0": 2000.0}
+    assert 1 - spiky.score_one(row) > 20 * (1 - calm.score_one(row))
+    assert 1 - incident.score_one(row) < 3 * (1 - calm.score_one(row))
+
+
+def test_a_level_that_rises_slowly_is_followed() -> None:
+    x = wine_stream(60 * WINDOW, 1)
+    width = np.ptp(x[:WINDOW, 0])
+    x[:, 0] += np.maximum(0.0, np.arange(len(x)) / WINDOW - 5) * 0.2 * width
+    slow = HalfSpaceTrees(25, 8, WINDOW).score_learn_many(x)
+    assert np.median(slow[-WINDOW:]) < slow[WINDOW:5 * WINDOW].max()
 
 
 def test_scores_do_not_depend_on_the_features_units() -> None:

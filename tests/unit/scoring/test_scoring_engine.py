@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,6 +207,26 @@ def test_a_snapshot_that_is_cut_short_is_refused(cut: int) -> None:
     data = engine.codec.encode(entry.key, entry.state)
     with pytest.raises(ValueError):
         engine.codec.decode(entry.key, data[:cut])
+
+
+def test_nothing_is_compiled_after_warm_up() -> None:
+    code = """
+import sys; sys.path[:0] = ["tests/unit/scoring"]
+import test_scoring_engine as t
+from agents.scoring import columns
+from agents.scoring.detectors import kernels
+def count(): return sum(len(each.signatures) for module in (columns, kernels) for each in vars(module).values()
+                        if hasattr(each, "signatures"))
+engine = t.ScoringEngine(t.OPTIONS); engine.warm(); warm = count()
+states = t.fresh(engine, snapshots := {})
+t.run(engine, states, t.troubled_log()[:700]); states.freeze(1)
+t.run(engine, t.fresh(engine, snapshots), t.troubled_log())
+assert warm >= 8 and count() == warm, (warm, count())
+"""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(root)}, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_options_come_from_the_settings() -> None:
