@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
-
 from infra.embedded.process import MissingWheelError, Service, free_port, listens
 
 
@@ -13,21 +10,19 @@ class TansuBroker(Service):
 
     name = "broker"
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        super().__init__(folder)
-        self.port = port
-
     @property
     def url(self) -> str:
         """host:port for STREAMGAUGE_KAFKA_URL."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> Self:
+    def launch(self) -> None:
         self.port = self.port or free_port()
         address = f"tcp://{self.url}"
         self.spawn([_binary(), "broker", "--listener-url", address, "--advertised-listener-url", address,
-                    "--storage-engine", "memory://streamgauge/"], lambda: listens(self.port))
-        return self
+                    "--storage-engine", "memory://streamgauge/"])
+
+    def answers(self) -> bool:
+        return listens(self.port)
 
 
 def _binary() -> str:

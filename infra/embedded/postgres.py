@@ -6,6 +6,7 @@ folder or the binaries (a home of mode 700), both go to a folder of their own un
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -16,9 +17,18 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Self
 
-from infra.embedded.process import EmbeddedError, MissingWheelError, Service, check_disk, free_port
+from infra.embedded.process import (
+    EmbeddedError,
+    MissingWheelError,
+    Service,
+    as_user,
+    check_disk,
+    die_with_parent,
+    disk_error,
+    end_left,
+    free_port,
+)
 
 USER = "pgserver"
 ROLE = "streamgauge"
@@ -31,9 +41,8 @@ class PostgresServer(Service):
     death_signal = signal.SIGQUIT
     stop_signal = signal.SIGINT
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        super().__init__(folder.resolve())
-        self.port = port
+    def __init__(self, folder: Path, port: int = 0, log: Path | None = None) -> None:
+        super().__init__(folder, port, log)
         self.user = USER if os.geteuid() == 0 else None
 
     @property
@@ -41,55 +50,67 @@ class PostgresServer(Service):
         """For STREAMGAUGE_DATABASE_URL; holds the password."""
         return f"postgresql://{ROLE}:{self._password()}@127.0.0.1:{self.port}/postgres"
 
-    def start(self) -> Self:
+    def launch(self) -> None:
         check_disk(self.folder)
         self.port = self.port or free_port()
         if self.user:
             _ensure_user(self.user)
         binaries = self._binaries()
         data = self._data()
-        self._end_stale(data)
+        end_left(data / "postmaster.pid", str(data), self.death_signal)
         if not (data / "PG_VERSION").exists():
             self._init(binaries, data)
         self.spawn([str(binaries / "postgres"), "-D", str(data), "-p", str(self.port),
                     "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=60",
-                    "-c", "shared_buffers=64MB"], lambda: self._answers(binaries), user=self.user)
-        return self
+                    "-c", "shared_buffers=64MB"], user=self.user)
 
-    def _answers(self, binaries: Path) -> bool:
-        ready = subprocess.run([str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"],
+    def answers(self) -> bool:
+        ready = subprocess.run([str(self._binaries() / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"],
                                check=False)
         return ready.returncode == 0
 
     def _init(self, binaries: Path, data: Path) -> None:
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(parents=True, mode=0o700)
-        given = data.parent / f"{data.name}.pw"
-        given.write_text(self._password())
-        if self.user:
-            shutil.chown(data, self.user)
-            shutil.chown(given, self.user)
-        given.chmod(0o600)
+        """Make the database beside its place and move it there, so that a half-made one is never started."""
+        part, given, parent = data.with_name(f"{data.name}.part"), data.with_name(f"{data.name}.pw"), os.getpid()
+        command = [str(binaries / "initdb"), "-D", str(part), "-U", ROLE, "--auth=scram-sha-256",
+                   f"--pwfile={given}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         try:
-            subprocess.run([str(binaries / "initdb"), "-D", str(data), "-U", ROLE, "--auth=scram-sha-256",
-                            f"--pwfile={given}", "--encoding=UTF8", "--locale=C", "--no-sync"],
-                           check=True, user=self.user, cwd=data.parent, capture_output=True, text=True)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True, mode=0o700)
+            given.touch(mode=0o600)
+            given.write_text(self._password())
+            if self.user:
+                shutil.chown(part, self.user)
+                shutil.chown(given, self.user)
+            subprocess.run(command, check=True, **as_user(self.user), cwd="/", capture_output=True, text=True,
+                           preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent))
+            part.rename(data)
         except subprocess.CalledProcessError as error:
-            shutil.rmtree(data, ignore_errors=True)
-            last = (error.stderr or error.stdout).strip().splitlines()[-1:]
-            raise EmbeddedError(f"PostgreSQL cannot make its database in {data}: {' '.join(last)}") from error
+            shutil.rmtree(part, ignore_errors=True)
+            raise _init_error(data, error.stderr or error.stdout) from error
+        except OSError as error:
+            raise disk_error(data, error) from error
         finally:
-            given.unlink()
+            given.unlink(missing_ok=True)
 
     def _password(self) -> str:
         path = self.folder / "password"
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(24))
+            part = path.with_suffix(".part")
+            part.touch(mode=0o600)
+            part.write_text(secrets.token_urlsafe(24))
+            part.rename(path)
         return path.read_text()
 
     def _data(self) -> Path:
-        return (self.folder if self._reaches(self.folder) else self._elsewhere()) / "data"
+        """The database's folder. One elsewhere, whose data folder was removed since, begins anew."""
+        if self._reaches(self.folder):
+            return self.folder / "data"
+        data = self._elsewhere() / "data"
+        if not (self.folder / "password").exists():
+            end_left(data / "postmaster.pid", str(data), self.death_signal)
+            shutil.rmtree(data, ignore_errors=True)
+        return data
 
     def _elsewhere(self) -> Path:
         digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
@@ -124,15 +145,12 @@ class PostgresServer(Service):
         ancestors = [folder, *folder.parents]
         return all(part.stat().st_mode & stat.S_IXOTH for part in ancestors if part.exists())
 
-    def _end_stale(self, data: Path) -> None:
-        """End a server of this data folder whose parent is gone."""
-        try:
-            pid = int((data / "postmaster.pid").read_text().split()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
-            return
-        if str(data).encode() in command:
-            os.kill(pid, signal.SIGQUIT)
+
+def _init_error(data: Path, output: str) -> EmbeddedError:
+    if os.strerror(errno.ENOSPC) in output:
+        return disk_error(data, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    faults = [line for line in output.strip().splitlines() if "error" in line.lower() or "fatal" in line.lower()]
+    return EmbeddedError(f"PostgreSQL cannot make its database in {data}: {' '.join(faults[:1]) or output[-300:]}")
 
 
 def _ensure_user(name: str) -> None:

@@ -54,19 +54,21 @@ def embedded(settings: Settings) -> Iterator[dict[str, str]]:
     Raises:
         EmbeddedError: something cannot run here; whatever had started is stopped.
     """
-    folder = settings.data_dir
+    folder, logs = settings.data_dir, settings.data_dir / "logs"
     wanted: dict[str, Service] = {}
     if not settings.kafka_url:
-        wanted["KAFKA_URL"] = TansuBroker(folder / "broker")
+        wanted["KAFKA_URL"] = TansuBroker(folder / "broker", log=logs / "broker.log")
     if not settings.redis_url.get_secret_value():
-        wanted["REDIS_URL"] = ValkeyServer(folder / "valkey")
+        wanted["REDIS_URL"] = ValkeyServer(folder / "valkey", log=logs / "valkey.log", keep=bool(settings.kafka_url))
     if not settings.database_url.get_secret_value():
-        wanted["DATABASE_URL"] = PostgresServer(folder / "postgres")
+        wanted["DATABASE_URL"] = PostgresServer(folder / "postgres", log=logs / "postgres.log")
     with ExitStack() as stack:
-        for service in wanted.values():
+        for service in wanted.values():     # in this thread: a child dies with the thread that started it
             stack.callback(service.stop)
-            service.start()     # in this thread: a child dies with the thread that started it
-        environment = {f"{PREFIX}{name}": service.url for name, service in wanted.items()}  # type: ignore[attr-defined]
+            service.launch()
+        for service in wanted.values():
+            service.wait()
+        environment = {f"{PREFIX}{name}": service.url for name, service in wanted.items()}
         given = {"KAFKA_URL": settings.kafka_url, "REDIS_URL": settings.redis_url.get_secret_value(),
                  "DATABASE_URL": settings.database_url.get_secret_value()}
         yield {f"{PREFIX}{name}": value for name, value in given.items() if value} | environment
