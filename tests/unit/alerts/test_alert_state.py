@@ -6,7 +6,7 @@ from alert_world import ORIGIN_MS, World, anomaly, drift, window
 
 from agents.alerts.buckets import MAX_PENDING
 from agents.alerts.engine import AlertOptions
-from agents.alerts.options import MAX_COMPONENTS, MAX_VERSIONS
+from agents.alerts.options import MAX_COMPONENTS, MAX_DRIFT_IDS, MAX_VERSIONS
 from agents.alerts.state import ModelCodec, StateFormatError
 from streams.settings import Settings
 
@@ -90,13 +90,16 @@ def test_the_ids_of_an_incident_tell_its_transitions_apart_and_fit() -> None:
 
 
 def test_records_before_the_fence_of_each_topic_are_skipped() -> None:
+    """More drift than its ids are remembered of, so that only the fence can tell."""
     world = World()
-    batch = [(offset, window(offset, errors=1)) for offset in range(30)]
-    world.deliver("metrics", batch)
+    batch = [(number, drift(50 + number, f"feature.f{number // 2}", ("drifted", "recovered")[number % 2]))
+             for number in range(2 * MAX_DRIFT_IDS)]
+    world.deliver("drift-events", batch)
+    world.publish()
     before = world.engine.codec.encode("", world.model())
-    world.deliver("metrics", batch)
+    world.deliver("drift-events", batch)
     assert world.engine.codec.encode("", world.model()) == before
-    assert world.states.entry("prod\x1fchurn").fence == {"metrics": 29}
+    assert world.states.entry("prod\x1fchurn").fence == {"drift-events": 2 * MAX_DRIFT_IDS - 1}
 
 
 def test_memory_is_bounded_whatever_the_names_and_the_rates() -> None:
