@@ -91,7 +91,7 @@ def test_the_ids_of_an_incident_tell_its_transitions_apart_and_fit() -> None:
 
 def test_records_before_the_fence_of_each_topic_are_skipped() -> None:
     """More drift than its ids are remembered of, so that only the fence can tell."""
-    world = World()
+    world = World(AlertOptions(cooldown_ms=0))
     batch = [(number, drift(50 + number, f"feature.f{number // 2}", ("drifted", "recovered")[number % 2]))
              for number in range(2 * MAX_DRIFT_IDS)]
     world.deliver("drift-events", batch)
