@@ -1,0 +1,68 @@
+# Streamgauge. `make help` lists the targets; `make run` and `make test` install what they need.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+# Stamps, so that a second `make run` starts at once.
+RUN    := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+          --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt --extra embedded
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check test-kafka bench lock clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@echo "make TARGET [ARGS='...']"
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | \
+	  while IFS='|' read -r name text; do printf '%-14s%s\n' "$$name" "$$text"; done
+
+run: $(RUN) ## Start everything on this machine with a fleet of real models (ARGS: see `streamgauge up --help`)
+	@$(BIN)/streamgauge up $(ARGS)
+
+test: $(DEV) ## Run all tests but those that need Apache Kafka (ARGS: for pytest)
+	@$(BIN)/python -m pytest -q -m "not kafka" $(ARGS)
+
+check: $(DEV) ## Lint, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test-kafka: $(DEV) ## Run the broker tests on Apache Kafka, fetched by Maven (needs Java 17 or later)
+	@infra/kafka/fetch.sh
+	@infra/kafka/run.sh $(BIN)/python -m pytest -q -m kafka $(ARGS)
+
+bench: $(DEV) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
+	@$(BIN)/python -m tests.bench $(or $(ARGS),throughput)
+
+lock: $(DEV) ## Resolve the dependencies anew into the two hashed locks (ARGS: --upgrade, or -P package)
+	@$(LOCK) $(ARGS) -o requirements.lock
+	@$(LOCK) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove the environment, caches and builds; data in .streamgauge stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements.lock pyproject.toml
+	@$(call install,requirements.lock)
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml
+	@$(call install,requirements-dev.lock)
+	@touch $(RUN) $@
+
+# The lock holds the build's own requirements too, so that nothing without a hash is installed.
+define install
+set -e; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+  { echo "Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+  { echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }; \
+echo "Installing $(1) into $(VENV), once ..."; \
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+$(PIP) install --require-hashes -r $(1) && $(PIP) install --no-deps --no-build-isolation -e . || \
+  { echo "The installation failed: is the package index within reach? Then run the same command again"; exit 1; }
+endef
