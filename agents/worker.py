@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from streams.stores.sinks import AlertRelay, HistorySink, HotView
-
 from agents.aggregation import agent as aggregation
 from agents.alerts import agent as alerts
 from agents.drift import agent as drift
@@ -14,6 +12,7 @@ from agents.retraining import agent as retraining
 from agents.scoring import agent as scoring
 from streams import log, runner
 from streams.settings import Settings
+from streams.stores.sinks import AlertRelay, HistorySink, HotView
 
 logger = log.get(__name__)
 ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register, alerts.register,

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     alert_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         60_000, description="Milliseconds (event time) for which a resolved incident does not open again")
 
+    retraining_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
+        21_600_000, description="Milliseconds (event time) after a retraining request in which its model gets no other")
+
     # -- state --------------------------------------------------------------------------------------
     checkpoint_ms: Annotated[int, Field(ge=50)] = Field(2_000, description="Milliseconds between two snapshots")
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(

@@ -1,0 +1,1 @@
+"""What moved, from what to what, since when, how sure."""

@@ -1,0 +1,1 @@
+"""Drift into wishes to retrain."""
