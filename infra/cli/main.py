@@ -1,121 +1,142 @@
 """`streamgauge`: everything from the shell.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is away.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a service is away.
+A command's module is imported when the command is called, so that help comes at once and a missing optional package
+concerns only the command that needs it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from importlib.metadata import version as installed_version
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import typer
-from pydantic import ValidationError
-
-from infra.cli import alerts, demo, rejected, replay, schemas, topics
+from typer.core import TyperCommand, TyperGroup
 
 FAILED, USAGE, AWAY = 1, 2, 3
-app = typer.Typer(help="Watches machine-learning models in production: telemetry from Kafka in, anomalies, windows, "
-                       "drift and alerts out.", no_args_is_help=True, pretty_exceptions_enable=False,
+#: Packages whose errors mean that a service is away.
+CLIENTS = {"aiokafka", "redis", "asyncpg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a command lives: a function, or a typer.Typer with commands of its own."""
+
+    module: str
+    attribute: str
+    help: str
+    #: Uses the services of a running `streamgauge up` where the settings name none.
+    joins: bool = False
+
+
+ROOMS = {
+    "up": Room("infra.cli.up", "command", "Start everything on this machine, and show it live until Ctrl-C."),
+    "demo": Room("infra.cli.demo", "command", "Run a fleet of real models that publish telemetry, with scripted "
+                                              "incidents.", True),
+    "alerts": Room("infra.cli.alerts", "app", "Follow alerts, and list open incidents.", True),
+    "replay": Room("infra.cli.replay", "command", "Publish your own CSV, NDJSON or Parquet files as telemetry.", True),
+    "rejected": Room("infra.cli.rejected", "app", "See what was refused and why, mend it, send it again.", True),
+    "worker": Room("infra.cli.serve", "worker", "Run a worker: all agents on its share of the partitions.", True),
+    "gateway": Room("infra.cli.serve", "gateway", "Run the gateway: REST, WebSocket and the start page.", True),
+    "setup": Room("infra.cli.serve", "setup", "Create the topics, and bring the database to this release's shape.",
+                  True),
+    "topics": Room("infra.cli.topics", "app", "List, create and describe the topics.", True),
+    "schemas": Room("infra.cli.schemas", "command", "Write the contracts: JSON Schema per topic, and AsyncAPI."),
+    "settings": Room("infra.cli.show", "settings_table", "List every setting: variable, unit, default, value."),
+    "version": Room("infra.cli.show", "version", "Print the version."),
+}
+
+
+class Rooms(TyperGroup):
+    """The commands of ROOMS, each imported when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(ROOMS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in ROOMS:
+            return None
+        if ctx.meta.get("listing"):
+            return TyperCommand(cmd_name, help=ROOMS[cmd_name].help)
+        return _load(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.meta["listing"] = True
+        super().format_help(ctx, formatter)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        room = ROOMS.get(args[0]) if args else None
+        if room is not None and room.joins and not {"--help", "--score"} & set(args):
+            from infra.cli.running import join
+            join()
+        return super().resolve_command(ctx, args)
+
+
+def _load(name: str) -> Any:
+    found = getattr(import_module(ROOMS[name].module), ROOMS[name].attribute)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(name)(found)
+        return typer.main.get_command(single)
+    group: Any = typer.main.get_group(found)
+    group.name = name
+    return group
+
+
+app = typer.Typer(cls=Rooms, no_args_is_help=True, pretty_exceptions_enable=False,
                   epilog="Settings come from the environment: `streamgauge settings` lists them. "
-                         "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is away.")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(rejected.app, name="rejected")
-app.add_typer(topics.app, name="topics")
-app.command("demo")(demo.command)
-app.command("replay")(replay.command)
-app.command("schemas")(schemas.command)
+                         "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a service is away.")
 
 
-@app.command()
-def up(workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
-       demo: Annotated[bool, typer.Option(help="Run the demo fleet.")] = True,
-       rate: Annotated[float, typer.Option(min=1, help="Events a second of the demo fleet.")] = 120.0) -> None:
-    """Start everything on this machine, and show it live until Ctrl-C.
+@app.callback()
+def root() -> None:
+    """Watch machine-learning models in production: telemetry in from Kafka; anomalies, windows, drift and alerts out.
 
-    Services that STREAMGAUGE_KAFKA_URL, STREAMGAUGE_REDIS_URL and STREAMGAUGE_DATABASE_URL do not name are embedded.
+    `streamgauge up` runs all of it on this machine; `streamgauge alerts tail` follows the alerts.
     """
-    from infra.cli.up import run
-    from streams.settings import settings
-    raise typer.Exit(run(settings(), workers, rate if demo else None))
-
-
-@app.command()
-def worker() -> None:
-    """Run a worker: all agents on its share of the partitions. Ends with SIGTERM or Ctrl-C."""
-    from agents.worker import run
-    from streams.settings import settings
-    run(settings())
-
-
-@app.command()
-def gateway() -> None:
-    """Run the gateway: REST, WebSocket and the start page. Ends with SIGTERM or Ctrl-C."""
-    from dashboards.api.server import serve
-    from streams.settings import settings
-    serve(settings())
-
-
-@app.command()
-def setup() -> None:
-    """Create the topics and bring the database to this release's shape. Safe to repeat."""
-    import asyncio
-
-    from infra.migrations import FOLDER
-    from streams.kafka import create_topics
-    from streams.settings import settings
-    from streams.stores.postgres import migrate
-    made = asyncio.run(create_topics(settings()))
-    applied = asyncio.run(migrate(settings(), FOLDER)) if settings().database_url.get_secret_value() else []
-    typer.echo(f"topics created: {', '.join(made) or 'none'}; migrations applied: {', '.join(applied) or 'none'}")
-
-
-@app.command("settings")
-def show_settings() -> None:
-    """List every setting: its variable, value, default and meaning. Secrets are masked."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from streams.settings import PREFIX, Settings, settings
-    table = Table("variable", "value", "default", "meaning", title="Settings")
-    for name, field in Settings.model_fields.items():
-        table.add_row(f"{PREFIX}{name.upper()}", str(getattr(settings(), name)), str(field.default),
-                      field.description or "")
-    Console().print(table)
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(installed_version("streamgauge"))
 
 
 def main() -> None:
-    """The entry point: one sentence for an error that people can do something about, a traceback only at debug."""
+    """The entry point: one sentence for an error, a traceback only with STREAMGAUGE_LOG_LEVEL=debug."""
+    debug = os.environ.get("STREAMGAUGE_LOG_LEVEL") == "debug"
+    if not debug:
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)    # what it warns of comes as an error too
     try:
         app()
     except Exception as error:
-        if os.environ.get("STREAMGAUGE_LOG_LEVEL") == "debug":
+        if debug:
             raise
-        typer.echo(_sentence(error), err=True)
-        sys.exit(_code(error))
+        print(sentence(error), file=sys.stderr)
+        sys.exit(exit_code(error))
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, ValidationError):
+def sentence(error: Exception) -> str:
+    """What went wrong and what to do, on one line."""
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"]).upper()
+        name = "_".join(str(part) for part in first["loc"][:1]).upper()
         return f"STREAMGAUGE_{name}: {first['msg']}; `streamgauge settings` lists what may be set."
     if isinstance(error, ModuleNotFoundError):
         return f"The package {error.name} is not installed: pip install 'streamgauge[embedded]'."
-    return str(error) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if getattr(error, "code", None) is None and exit_code(error) == AWAY:
+        return f"A service does not answer ({text}): start it, or correct its STREAMGAUGE_*_URL."
+    if getattr(error, "code", None) is None:
+        return f"{type(error).__name__}: {text} (STREAMGAUGE_LOG_LEVEL=debug shows where)."
+    return text
 
 
-def _code(error: Exception) -> int:
-    if isinstance(error, ValidationError):
+def exit_code(error: Exception) -> int:
+    """2: the settings are wrong; 3: a service is away; 1: anything else."""
+    if type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic"):
         return USAGE
-    away = isinstance(error, OSError) or getattr(error, "code", "") in ("kafka_setup",)
+    away = (isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ == "gaierror"
+            or type(error).__module__.split(".")[0] in CLIENTS
+            or getattr(error, "code", None) in ("kafka_setup", "service_away", "publish"))
     return AWAY if away else FAILED
 
 

@@ -114,6 +114,8 @@ class Service:
     death_signal = signal.SIGKILL
     #: What asks it to stop.
     stop_signal = signal.SIGTERM
+    #: How long it may take before it is killed.
+    stop_seconds = STOP_SECONDS
 
     def __init__(self, folder: Path, port: int = 0, log: Path | None = None) -> None:
         self.folder = folder.resolve()
@@ -147,7 +149,13 @@ class Service:
         self.wait()
         return self
 
-    def spawn(self, command: list[str], environment: Mapping[str, str] | None = None, user: str | None = None) -> None:
+    @property
+    def mark(self) -> str:
+        """What tells this service's process from one that has got its number since."""
+        return str(self.folder)
+
+    def spawn(self, command: list[str], environment: Mapping[str, str] | None = None, user: str | None = None,
+              folder: Path | None = None) -> None:
         """Run the command in a session of its own, its output appended to the log."""
         check_disk(self.folder)
         self._end_stale()
@@ -156,7 +164,7 @@ class Service:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as out:
                 self.process = subprocess.Popen(
-                    command, cwd=self.folder if user is None else "/", stdin=subprocess.DEVNULL, stdout=out,
+                    command, cwd=folder or ("/" if user else self.folder), stdin=subprocess.DEVNULL, stdout=out,
                     stderr=out, start_new_session=True, env=None if environment is None else dict(environment),
                     **as_user(user), preexec_fn=lambda: die_with_parent(self.death_signal, parent))
             self._pid_file.write_text(str(self.process.pid))
@@ -200,10 +208,12 @@ class Service:
         if process.poll() is None:
             process.send_signal(self.stop_signal)
             try:
-                process.wait(STOP_SECONDS)
+                process.wait(self.stop_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)      # what it may have left in its session
         with contextlib.suppress(OSError):
             self._pid_file.unlink(missing_ok=True)
 
@@ -223,7 +233,7 @@ class Service:
         return self.folder / f"{self.name}.pid"
 
     def _end_stale(self) -> None:
-        end_left(self._pid_file, str(self.folder), self.death_signal)
+        end_left(self._pid_file, self.mark, self.death_signal)
 
 
 def end_left(pid_file: Path, mark: str, number: signal.Signals) -> None:
