@@ -1,151 +1,275 @@
-"""The live view of `streamgauge up`: what the worker's metrics and the gateway say, drawn for a terminal."""
+"""The live view of `streamgauge up`, drawn for a terminal of 80 columns by 24 lines or more."""
 
 from __future__ import annotations
 
 import json
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.sight import Row, Sight
+
 NONE = "–"
-TIMEOUT_S = 1.0
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+MARKS = {"open": "●", "escalated": "▲", "resolved": "✔"}
+_BARS = "▁▂▃▄▅▆▇█"
+#: A terminal with at least so many lines gets the curve and the full table of models.
+TALL = 32
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """What is known at one moment; None is not known."""
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One of our processes, as the view names it."""
 
-    uptime_s: float = 0.0
-    events_per_s: float | None = None
-    totals: dict[str, float] = field(default_factory=dict)
-    lag: float | None = None
-    incidents: list[dict[str, Any]] | None = None
-    alerts: list[dict[str, Any]] | None = None
-    models: list[dict[str, Any]] | None = None
-    addresses: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    name: str
+    state: str
+    restarts: int = 0
 
 
-class Watcher:
-    """Asks the workers and the gateway; remembers enough to tell a rate."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What does not come from the pages: where things are, and how our own processes do."""
 
-    def __init__(self, workers: list[str], gateway: str, token: str) -> None:
-        self.workers = workers
-        self.gateway = gateway
-        self.token = token
-        self.started = time.monotonic()
-        self._before: tuple[float, float] | None = None
-
-    def look(self) -> Snapshot:
-        """Ask once; what does not answer is left unknown."""
-        found = Snapshot(uptime_s=time.monotonic() - self.started)
-        pages = [page for page in (_get(f"{worker}/metrics") for worker in self.workers) if page]
-        if pages:
-            self._counters(found, pages)
-        found.incidents = self._ask("/api/incidents?state=open")
-        found.alerts = self._ask("/api/alerts?limit=8")
-        found.models = self._ask("/api/models")
-        found.addresses = {"page": self.gateway, "API": f"{self.gateway}/api/docs",
-                           "metrics": ", ".join(f"{worker}/metrics" for worker in self.workers)}
-        return found
-
-    def _counters(self, found: Snapshot, pages: list[str]) -> None:
-        for page in pages:
-            for name, value in totals(page).items():
-                found.totals[name] = found.totals.get(name, 0.0) + value
-        found.lag = found.totals.get("streamgauge_consumer_lag")
-        now, events = time.monotonic(), found.totals.get("streamgauge_events_total", 0.0)
-        if self._before is not None and now > self._before[0]:
-            found.events_per_s = max(0.0, (events - self._before[1]) / (now - self._before[0]))
-        self._before = (now, events)
-
-    def _ask(self, path: str) -> Any:
-        page = _get(self.gateway + path, self.token)
-        return json.loads(page) if page else None
+    page: str
+    metrics: Sequence[str]
+    token: str
+    data_dir: str
+    processes: Sequence[Process] = ()
+    notes: Sequence[str] = ()
 
 
-def totals(page: str) -> dict[str, float]:
-    """Each sample's name -> the sum over its labels."""
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    return found
+def render(sight: Sight, frame: Frame, width: int, height: int) -> RenderableType:
+    """The view, exactly as wide and at most as high as the terminal."""
+    head, foot = _head(sight, width, height), _foot(frame)
+    room = max(9, height - 1 - len(foot) - (5 if height >= TALL else 4))
+    wanted = [max(1, len(sight.incidents or ())), max(1, len(sight.alerts or ())), _model_rows(sight, width, height)]
+    rows = _share(room - 6, wanted)
+    return Group(head,
+                 _panel("Open incidents", _incidents(sight, rows[0]), sight.incidents),
+                 _panel("Last alerts", _alerts(sight, rows[1], width), None),
+                 _panel("Models", _models(sight, rows[2], width, height), sight.models),
+                 *foot)
 
 
-def _get(url: str, token: str = "") -> str | None:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310  (loopback)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            text: str = answer.read().decode()
-            return text
-    except (OSError, urllib.error.URLError):
-        return None
+def clean(value: Any) -> str:
+    """Text that came over the network, safe to print: no control characters, on one line."""
+    return "".join(char if char.isprintable() else "·" for char in str(value))
 
 
-def render(found: Snapshot) -> RenderableType:
-    """The view; fits 80 columns by 24 lines."""
-    return Group(_head(found), _incidents(found), _alerts(found), _models(found), _foot(found))
+def number(value: float | None) -> str:
+    """1,234 · 12.3k · 4.56M; – for what is unknown."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
+        if abs(value) >= size:
+            scaled = value / (1e3 if unit == "k" else size)
+            return f"{scaled:.3g}{unit}" if scaled < 1000 else f"{scaled:,.0f}{unit}"
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
-def _head(found: Snapshot) -> RenderableType:
-    numbers = {"events/s": found.events_per_s, "events": found.totals.get("streamgauge_events_total"),
-               "lag": found.lag, "refused": found.totals.get("streamgauge_rejected_total"),
-               "windows": found.totals.get("streamgauge_windows_closed_total"),
-               "anomalies": found.totals.get("streamgauge_anomalies_total"),
-               "open": None if found.incidents is None else float(len(found.incidents))}
+def age(ms: float) -> str:
+    """now, 45 s, 3 min, 2 h, 4 d."""
+    seconds = max(0.0, ms / 1000)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= (2 * size if size > 1 else 1):
+            return f"{seconds / size:.0f} {unit}"
+    return "now"
+
+
+def uptime(seconds: float) -> str:
+    """0:00:00."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def curve(values: Sequence[float], width: int) -> str:
+    """The last `width` values as bars from zero to the largest."""
+    shown = list(values)[-width:]
+    most = max(shown, default=0.0)
+    return "".join(_BARS[min(7, int(8 * value / most))] if most > 0 else _BARS[0] for value in shown)
+
+
+def _head(sight: Sight, width: int, height: int) -> RenderableType:
+    refused = f"refused: {sight.rejected_most}" if sight.rejected_most and width >= 100 else "refused"
+    figures: list[tuple[str, str, str]] = [
+        ("events/s", number(sight.events_per_s), "bold cyan"),
+        ("events", number(sight.events), "bold"),
+        ("lag", number(sight.lag), "bold yellow" if (sight.lag or 0) > 10_000 else "bold"),
+        (refused, number(sight.rejected), "bold yellow" if sight.rejected else "bold"),
+        ("windows", number(sight.windows), "bold"),
+        ("anomalies", number(sight.anomalies), "bold"),
+        ("alerts", number(sight.alerts_total), "bold"),
+        ("open", number(None if sight.incidents is None else float(len(sight.incidents))),
+         "bold red" if sight.incidents else "bold green"),
+    ]
+    if width >= 100:
+        figures += [("delay", NONE if sight.delay_s is None else f"{sight.delay_s:.1f} s", "bold"),
+                    ("checkpoint", NONE if sight.checkpoint_ms is None else f"{sight.checkpoint_ms:.0f} ms", "bold")]
     grid = Table.grid(expand=True)
-    for _ in numbers:
-        grid.add_column(justify="center")
-    grid.add_row(*(Text(NONE if value is None else f"{value:,.0f}", style="bold") for value in numbers.values()))
-    grid.add_row(*(Text(name, style="dim") for name in numbers))
-    minutes, seconds = divmod(int(found.uptime_s), 60)
-    return Panel(grid, title="[bold]Streamgauge[/]", subtitle=f"up {minutes}:{seconds:02d}", border_style="blue")
+    for _ in figures:
+        grid.add_column(justify="center", ratio=1, no_wrap=True)
+    grid.add_row(*(Text(value, style) for _, value, style in figures))
+    grid.add_row(*(Text(clean(name), "dim") for name, _, _ in figures))
+    body: list[RenderableType] = [grid]
+    if height >= TALL:
+        body.append(_line(("events/s  ", "dim"), (curve(sight.history, width - 16) or NONE, "cyan")))
+    return Panel(Group(*body), title="[bold]Streamgauge[/]", title_align="left",
+                 subtitle=f"up {uptime(sight.uptime_s)}", subtitle_align="right", border_style="blue",
+                 padding=(0, 1))
 
 
-def _incidents(found: Snapshot) -> RenderableType:
-    lines = [f"[{COLOURS.get(alert['severity'], '')}]●[/] {escape(alert['title'])} [dim]{_age(alert['onset_ms'])}[/]"
-             for alert in (found.incidents or [])[:5]]
-    empty = "[dim]the gateway does not answer yet[/]" if found.incidents is None else "[green]none open[/]"
-    more = len(found.incidents or []) - 5
-    if more > 0:
-        lines.append(f"[dim]and {more} more[/]")
-    return Panel("\n".join(lines) or empty, title="Open incidents", title_align="left", border_style="dim")
+def _panel(title: str, lines: Sequence[RenderableType], counted: Sequence[Any] | None) -> Panel:
+    more = f" ({len(counted)})" if counted else ""
+    return Panel(Group(*lines), title=f"{title}{more}", title_align="left", border_style="dim", padding=(0, 1))
 
 
-def _alerts(found: Snapshot) -> RenderableType:
-    lines = []
-    for alert in (found.alerts or [])[:5]:
-        mark = "[green]✔[/]" if alert["state"] == "resolved" else f"[{COLOURS.get(alert['severity'], '')}]●[/]"
-        lines.append(f"{mark} {time.strftime('%H:%M:%S', time.localtime(alert['ts'] / 1000))} {alert['cause']:<12} "
-                     f"{escape(alert['title'])}")
-    return Panel("\n".join(lines) or f"[dim]{NONE}[/]", title="Last alerts", title_align="left", border_style="dim")
+def _incidents(sight: Sight, rows: int) -> list[RenderableType]:
+    if sight.incidents is None:
+        return [Text(f"{NONE}  the gateway does not answer yet", "dim")]
+    if not sight.incidents:
+        return [Text("none", "green")]
+    order = {"critical": 0, "warning": 1}
+    found = sorted(sight.incidents, key=lambda row: (order.get(row.get("severity", ""), 2), -_moment(row)))
+    return _cut([_line((f"{MARKS.get(row.get('state', ''), '●')} ", COLOURS.get(row.get("severity", ""), "")),
+                       (f"{age(sight.now_ms - _moment(row)):>6}  ", "dim"), (clean(row.get("title", "")), ""))
+                 for row in found], rows)
 
 
-def _models(found: Snapshot) -> RenderableType:
-    if not found.models:
-        return Text("")
-    names = [f"{row['environment']}/{row['model']} [dim]{', '.join(row['versions'])}[/]" for row in found.models]
-    return Panel("  ".join(names), title=f"{len(names)} models", title_align="left", border_style="dim")
+def _alerts(sight: Sight, rows: int, width: int) -> list[RenderableType]:
+    if sight.alerts is None:
+        return [Text(NONE, "dim")]
+    if not sight.alerts:
+        return [Text("none yet", "dim")]
+    lines: list[RenderableType] = []
+    for row in sight.alerts[:max(rows, 1)]:
+        state = row.get("state", "")
+        style = "green" if state == "resolved" else COLOURS.get(row.get("severity", ""), "")
+        lines.append(_line((f"{MARKS.get(state, '●')} ", style), (f"{age(sight.now_ms - _moment(row)):>6}  ", "dim"),
+                           (f"{clean(state):<10}" if width >= 100 else "", style),
+                           (f"{clean(row.get('cause', '')):<13}", style), (clean(row.get("title", "")), "")))
+    return lines
 
 
-def _foot(found: Snapshot) -> RenderableType:
-    lines = [f"[dim]{name}[/] {address}" for name, address in found.addresses.items()]
-    lines += [f"[yellow]{escape(note)}[/]" for note in found.notes[-2:]]
-    lines.append("[dim]alerts in another terminal:[/] .venv/bin/streamgauge alerts tail   [dim]Ctrl-C stops all[/]")
-    return "\n".join(lines)
+def _models(sight: Sight, rows: int, width: int, height: int) -> list[RenderableType]:
+    if sight.models is None:
+        return [Text(NONE, "dim")]
+    if not sight.models:
+        return [Text("none has sent a minute of telemetry yet", "dim")]
+    troubled = Counter((row.get("environment"), row.get("model")) for row in sight.incidents or ())
+    if height >= TALL and rows > 2:
+        return _model_table(sight.models, troubled, rows)
+    across = _across(width)
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    for _ in range(across):
+        grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    shown = list(sight.models)
+    if len(shown) > rows * across:
+        shown = shown[:rows * across - 1]
+    cells = [_model_cell(row, troubled[row.get("environment"), row.get("model")]) for row in shown]
+    if len(shown) < len(sight.models):
+        cells.append(Text(f"and {len(sight.models) - len(shown)} more", "dim"))
+    for start in range(0, len(cells), across):
+        grid.add_row(*cells[start:start + across])
+    return [grid]
 
 
-def _age(timestamp_ms: int) -> str:
-    seconds = max(0.0, time.time() - timestamp_ms / 1000)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def _model_table(models: Sequence[Row], troubled: Mapping[Any, int], rows: int) -> list[RenderableType]:
+    table = Table(box=None, expand=True, padding=(0, 1), header_style="dim", show_edge=False)
+    for name in ("", "model", "versions", "components", "events", "errors", "open"):
+        table.add_column(name, justify="right" if name in ("events", "errors", "open") else "left", no_wrap=True,
+                         overflow="ellipsis", ratio=3 if name == "model" else None)
+    shown = models if len(models) <= rows - 1 else models[:rows - 2]
+    for row in shown:
+        count, events = troubled[row.get("environment"), row.get("model")], row.get("events") or 0
+        table.add_row(Text("●", "red" if count else "green"), clean(_name(row)), _listed(row, "versions"),
+                      _listed(row, "components"), number(float(events)), _share_of(row.get("errors"), events),
+                      Text(str(count), "red") if count else Text("0", "dim"))
+    more = len(models) - len(shown)
+    return [table, *([Text(f"and {more} more", "dim")] if more else [])]
+
+
+def _model_cell(row: Row, count: int) -> Text:
+    return _line(("● ", "red" if count else "green"), (clean(_name(row)), ""), (f" {_listed(row, 'versions')}", "dim"),
+                 (f" {number(float(row.get('events') or 0))}", ""))
+
+
+def _model_rows(sight: Sight, width: int, height: int) -> int:
+    count = len(sight.models or ())
+    return max(1, count + 1 if height >= TALL else math.ceil(count / _across(width)))
+
+
+def _across(width: int) -> int:
+    return max(1, min(4, (width - 4) // 36))
+
+
+def _foot(frame: Frame) -> list[RenderableType]:
+    lines = [
+        _line(("open     ", "dim"), (frame.page, "bold"), ("   API ", "dim"), ("/api/docs", ""), ("   token ", "dim"),
+              (clean(frame.token), "")),
+        _line(("metrics  ", "dim"), ("  ".join(frame.metrics), "")),
+        _line(("alerts   ", "dim"), ("streamgauge alerts tail", ""), (" in another terminal   ", "dim"),
+              ("logs ", "dim"), (clean(f"{frame.data_dir}/logs"), "")),
+        _line(*_process_parts(frame.processes), ("Ctrl-C stops all of it", "dim")),
+    ]
+    if frame.notes:
+        lines.append(_line(("note     ", "yellow"), (clean(frame.notes[-1]), "yellow")))
+    return [Padding(line, (0, 0, 0, 1)) for line in lines]
+
+
+def _process_parts(processes: Sequence[Process]) -> list[tuple[str, str]]:
+    parts: list[tuple[str, str]] = []
+    for process in processes:
+        style = "green" if process.state in ("ready", "running", "done") else "yellow"
+        again = f" ({process.restarts} restarts)" if process.restarts else ""
+        parts += [(f"{process.name} ", "dim"), (f"{process.state}{again}   ", style)]
+    return parts
+
+
+def _line(*parts: tuple[str, str]) -> Text:
+    """Parts of (text, style) on one line that is cut where the terminal ends."""
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+
+def _cut(lines: list[RenderableType], rows: int) -> list[RenderableType]:
+    if len(lines) <= rows:
+        return lines
+    kept = max(0, rows - 1)
+    return [*lines[:kept], Text(f"and {len(lines) - kept} more", "dim")]
+
+
+def _share(room: int, wanted: Sequence[int]) -> list[int]:
+    """Rows for each, fairly: one after the other gets one more while it wants it and there is room."""
+    given = [1] * len(wanted)
+    while sum(given) < room and any(have < want for have, want in zip(given, wanted, strict=True)):
+        for index, want in enumerate(wanted):
+            if given[index] < want and sum(given) < room:
+                given[index] += 1
+    return given
+
+
+def _moment(row: Row) -> float:
+    """When it was published, by the wall clock; its event time where that is not known."""
+    return float(row.get("published_ms") or row.get("ts") or 0)
+
+
+def _name(row: Row) -> str:
+    return f"{row.get('environment', '')}/{row.get('model', '')}"
+
+
+def _listed(row: Row, name: str) -> str:
+    found = row.get(name)
+    if isinstance(found, str):
+        found = json.loads(found) if found.startswith("[") else [found]
+    return clean(", ".join(str(part) for part in found or ()))
+
+
+def _share_of(part: Any, whole: Any) -> str:
+    return f"{100 * float(part or 0) / float(whole):.1f}%" if whole else NONE

@@ -5,189 +5,266 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.live import Live
 
-from dashboards.api.auth import api_token
-from infra.cli.live import Watcher, render
-from infra.embedded.process import check_port, die_with_parent, disk_error, free_port
+from dashboards.api.auth import TOKEN_FILE, api_token
+from infra.cli import running
+from infra.cli.children import Child, stop_all
+from infra.cli.live import Frame, Process, clean, number, render, uptime
+from infra.cli.serve import prepare
+from infra.cli.sight import Row, Sight, Watcher
+from infra.embedded.process import check_port, disk_error, free_port
 from infra.embedded.services import embedded, only_one
-from infra.migrations import FOLDER
-from streams.kafka import create_topics
-from streams.settings import PREFIX, Settings
-from streams.stores.postgres import migrate
+from streams.settings import PREFIX, Settings, settings
 
-console = Console()
-LOOK_S = 1.0
-LINE_S = 10.0
-STOP_S = 20.0
-FIRST_RESTART_S, LONGEST_RESTART_S = 1.0, 30.0
-#: A child that ran for so long starts its count of restarts anew.
-STEADY_S = 60.0
+LOOK_S = 0.25
+#: Between two lines of figures where there is no terminal to draw on.
+LINE_S = 30.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stop(Exception):
-    """Ctrl-C or SIGTERM."""
+class Stopped(Exception):
+    """Ctrl-C, SIGTERM, or the terminal was closed."""
 
 
-@dataclass
-class Child:
-    """One of our own processes, started again when it ends by itself."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line said."""
 
-    name: str
-    arguments: list[str]
-    environment: Mapping[str, str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    wait_s: float = FIRST_RESTART_S
-    due: float = field(default=0.0)
+    workers: int
+    demo_rate: float | None
+    plain: bool
 
-    def start(self) -> None:
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.cli.main", *self.arguments], env=dict(self.environment),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()))
-        self.started = time.monotonic()
 
-    def revive(self, now: float) -> str | None:
-        """Start it again, after a pause that grows, if it has ended; a note when it ends."""
-        if self.process is not None and self.process.poll() is not None:
-            code, self.process = self.process.returncode, None
-            self.wait_s = FIRST_RESTART_S if now - self.started > STEADY_S else min(2 * self.wait_s,
-                                                                                   LONGEST_RESTART_S)
-            self.due = now + self.wait_s
-            return f"{self.name} ended with {code}; starting it again in {self.wait_s:.0f} s ({self.log})"
-        if self.process is None and now >= self.due:
-            self.start()
-        return None
+def command(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    demo: Annotated[bool, typer.Option(help="Run the demo fleet.")] = True,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second of the demo fleet.")] = 120.0,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view, as without a terminal.")]
+    = False,
+) -> None:
+    """Start everything on this machine, and show it live until Ctrl-C.
 
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL; returns when it is gone."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
+    Broker, Valkey and PostgreSQL run embedded on loopback, except those that STREAMGAUGE_KAFKA_URL,
+    STREAMGAUGE_REDIS_URL or STREAMGAUGE_DATABASE_URL name. Data, logs and the token are in STREAMGAUGE_DATA_DIR. The
+    embedded broker keeps its log in memory: what was in it is gone after a stop; the history in PostgreSQL stays.
+    """
+    raise typer.Exit(run(settings(), Plan(workers, rate if demo else None, plain)))
+
+
+def run(given: Settings, plan: Plan) -> int:
+    """Run everything until Ctrl-C; the exit code."""
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    with ExitStack() as stack:
         try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def run(settings: Settings, workers: int, demo_rate: float | None) -> int:
-    """Run everything; the exit code."""
-    settings = _with_ports(settings, workers)
-    with only_one(settings.data_dir), _stoppable(), ExitStack() as stack:
-        try:
-            console.print("[dim]starting services[/]")
-            environment = stack.enter_context(embedded(settings))
-            settings = settings.model_copy(update=_as_fields(environment))
-            asyncio.run(create_topics(settings))
-            asyncio.run(migrate(settings, FOLDER))
-            children = _children(settings, environment, workers, demo_rate)
-            for child in reversed(children):
-                stack.callback(child.stop)
-            for child in children:
-                child.start()
-            _watch(settings, children, workers)
-        except Stop:
-            console.print("[dim]stopping[/]")
+            stack.enter_context(_stoppable())
+            stack.enter_context(only_one(given.data_dir))
+            run_of = Run(_with_ports(given, plan.workers), plan, console)
+            run_of.everything(stack)
+        except Stopped:
+            console.print("Stopping ...")
         except OSError as error:
-            raise disk_error(settings.data_dir, error) from error
-    console.print("stopped")
+            if isinstance(error, ConnectionError | TimeoutError):
+                raise
+            raise disk_error(given.data_dir, error) from error
+    console.print(f"Stopped; no process is left. Data and logs stay in {_short(given.data_dir)}.")
     return 0
 
 
-def _with_ports(settings: Settings, workers: int) -> Settings:
-    chosen = {"port": settings.port or free_port(), "worker_port": settings.worker_port or free_port(),
-              "data_dir": settings.data_dir.resolve()}
-    check_port(chosen["port"], f"{PREFIX}PORT")  # type: ignore[arg-type]
-    for number in range(workers):
-        check_port(chosen["worker_port"] + number, f"{PREFIX}WORKER_PORT")  # type: ignore[operator]
-    return settings.model_copy(update=chosen)
+class Run:
+    """One run, from the first service to the last line."""
+
+    def __init__(self, chosen: Settings, plan: Plan, console: Console) -> None:
+        self.settings = chosen
+        self.plan = plan
+        self.console = console
+        self.children: list[Child] = []
+        self.notes: list[str] = []
+        self.ready: set[str] = set()
+
+    def everything(self, stack: ExitStack) -> None:
+        """Start all, and watch until Stopped is raised; the stack stops it, last first."""
+        started = time.monotonic()
+        open_ones = [name for name, value in (("broker", self.settings.kafka_url),
+                                              ("Valkey", self.settings.redis_url.get_secret_value()),
+                                              ("PostgreSQL", self.settings.database_url.get_secret_value()))
+                     if not value]
+        self.console.print(f"Starting {', '.join([*open_ones, 'workers, gateway'])} ...")
+        environment = stack.enter_context(embedded(self.settings)) | self._own_variables()
+        os.environ.update(environment)
+        self.settings = Settings().model_copy(update={"worker_port": self.settings.worker_port})
+        asyncio.run(prepare(self.settings))
+        first = not (self.settings.data_dir / TOKEN_FILE).exists()
+        token = api_token(self.settings)
+        stack.enter_context(running.told(self.settings.data_dir, environment))
+        self._make_children(dict(os.environ))
+        watcher = Watcher([child.page for child in self.children if child.arguments == ["worker"]], self.page, token,
+                          self.settings.topic("telemetry"))
+        stack.callback(watcher.stop)
+        for stage in self._stages():
+            stack.callback(stop_all, stage)
+        for child in self.children:
+            child.begin(time.monotonic())
+        watcher.start()
+        self._greet(token, first, time.monotonic() - started)
+        self._watch(watcher, token if first else "")
+
+    @property
+    def page(self) -> str:
+        """The gateway's address."""
+        return f"http://{_reachable(self.settings.host)}:{self.settings.port}"
+
+    def _own_variables(self) -> dict[str, str]:
+        return {f"{PREFIX}DATA_DIR": str(self.settings.data_dir), f"{PREFIX}PORT": str(self.settings.port)}
+
+    def _make_children(self, environment: dict[str, str]) -> None:
+        environment = environment | {f"{PREFIX}LOG_FORMAT": "json"}
+        host, folder = _reachable(self.settings.host), self.settings.data_dir
+        for index in range(self.plan.workers):
+            port = self.settings.worker_port + index
+            self.children.append(Child(f"worker-{index + 1}", ["worker"],
+                                       environment | {f"{PREFIX}WORKER_PORT": str(port)}, folder,
+                                       f"http://{host}:{port}"))
+        self.children.append(Child("gateway", ["gateway"], environment, folder, self.page))
+        if self.plan.demo_rate is not None:
+            self.children.append(Child("demo", ["demo", "--rate", str(self.plan.demo_rate), "--quiet"], environment,
+                                       folder))
+
+    def _stages(self) -> list[list[Child]]:
+        """In the order of starting; the last is stopped first."""
+        return [[child for child in self.children if child.name != "demo"],
+                [child for child in self.children if child.name == "demo"]]
+
+    def _greet(self, token: str, first: bool, seconds: float) -> None:
+        say = self.console.print
+        say(f"Services run after {seconds:.1f} s; workers and gateway are starting.")
+        say(f"  page     {self.page}   API {self.page}/api/docs")
+        say(f"  metrics  {'  '.join(self._metrics())}")
+        say(f"  token    {f'{token}   (made now; kept in ' if first else '('}{self._token_place()})", markup=False)
+        say("  alerts   streamgauge alerts tail   (in another terminal)")
+        say(f"  logs     {_short(self.settings.data_dir)}/logs")
+
+    def _metrics(self) -> list[str]:
+        return [f"{child.page}/metrics" for child in self.children if child.page]
+
+    def _token_place(self) -> str:
+        if self.settings.api_token.get_secret_value():
+            return "STREAMGAUGE_API_TOKEN"
+        return f"{_short(self.settings.data_dir)}/{TOKEN_FILE}"
+
+    def _watch(self, watcher: Watcher, shown_token: str) -> None:
+        """Draw, or print lines, until Stopped is raised."""
+        frame = {"page": self.page, "metrics": self._metrics(), "token": shown_token or f"in {self._token_place()}",
+                 "data_dir": _short(self.settings.data_dir)}
+        if self.plan.plain or not self.console.is_terminal:
+            self._print_lines(watcher)
+        try:
+            with Live(console=self.console, auto_refresh=False, screen=True) as live:
+                while True:
+                    self._tend()
+                    size = self.console.size
+                    live.update(render(watcher.latest, Frame(**frame, processes=self._processes(watcher.latest),  # type: ignore[arg-type]
+                                                             notes=self.notes), size.width, size.height),
+                                refresh=True)
+                    time.sleep(LOOK_S)
+        finally:
+            seen = watcher.latest
+            self.console.print(f"Ran {uptime(seen.uptime_s)}: {number(seen.events)} events, "
+                               f"{number(seen.anomalies)} anomalies, {number(seen.alerts_total)} alerts.")
+
+    def _print_lines(self, watcher: Watcher) -> None:
+        told: set[str] = set()
+        due = time.monotonic() + LINE_S
+        while True:
+            before = len(self.notes)
+            self._tend()
+            for note in self.notes[before:]:
+                self._say(note)
+            seen = watcher.latest
+            self._say_ready(seen)
+            for alert in _new(seen, told):
+                self._say(f"{alert.get('state', '')} {alert.get('cause', '')}: {alert.get('title', '')}")
+            if time.monotonic() >= due:
+                due = time.monotonic() + LINE_S
+                self._say(f"events/s {number(seen.events_per_s)}  events {number(seen.events)}  lag "
+                          f"{number(seen.lag)}  refused {number(seen.rejected)}  open incidents "
+                          f"{number(None if seen.incidents is None else float(len(seen.incidents)))}")
+            time.sleep(LOOK_S)
+
+    def _say_ready(self, seen: Sight) -> None:
+        for child in self.children:
+            if child.page and seen.ready.get(child.page) and child.name not in self.ready:
+                self.ready.add(child.name)
+                self._say(f"{child.name} is ready: {child.page}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"{time.strftime('%H:%M:%S')} {clean(text)}", markup=False)
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        for child in self.children:
+            note = child.tend(now)
+            if note:
+                self.ready.discard(child.name)
+                self.notes.append(note)
+        del self.notes[:-100]
+
+    def _processes(self, seen: Sight) -> list[Process]:
+        now = time.monotonic()
+        return [Process(child.name, child.state(now, seen.ready.get(child.page)), child.restarts)
+                for child in self.children]
 
 
-def _as_fields(environment: Mapping[str, str]) -> dict[str, object]:
-    return Settings(**{name.removeprefix(PREFIX).lower(): value  # type: ignore[arg-type]
-                       for name, value in environment.items()}).model_dump(
-                           include={"kafka_url", "redis_url", "database_url"})
-
-
-def _children(settings: Settings, services: Mapping[str, str], workers: int, demo_rate: float | None) -> list[Child]:
-    logs = settings.data_dir / "logs"
-    logs.mkdir(exist_ok=True)
-    base = {**os.environ, **services, f"{PREFIX}DATA_DIR": str(settings.data_dir), f"{PREFIX}PORT": str(settings.port),
-            f"{PREFIX}LOG_FORMAT": "json"}
-    found = [Child("gateway", ["gateway"], base, logs / "gateway.log")]
-    for number in range(workers):
-        own = {**base, f"{PREFIX}WORKER_PORT": str(settings.worker_port + number)}
-        found.append(Child(f"worker {number}", ["worker"], own, logs / f"worker-{number}.log"))
-    if demo_rate is not None:
-        found.append(Child("demo", ["demo", "--rate", str(demo_rate), "--quiet"], base, logs / "demo.log"))
+def _new(seen: Sight, told: set[str]) -> list[Row]:
+    """Alerts not told of yet, oldest first."""
+    found = [alert for alert in reversed(seen.alerts or ()) if alert.get("alert_id") not in told]
+    told.update(str(alert.get("alert_id")) for alert in found)
     return found
 
 
-def _watch(settings: Settings, children: list[Child], workers: int) -> None:
-    """Draw until Stop is raised, starting again what ends."""
-    host = settings.host
-    watcher = Watcher([f"http://{host}:{settings.worker_port + number}" for number in range(workers)],
-                      f"http://{host}:{settings.port}", api_token(settings))
-    notes: list[str] = []
-    _greet(settings, watcher)
-    if console.is_terminal:
-        with Live(console=console, auto_refresh=False, screen=False) as live:
-            while True:
-                notes += _revive(children)
-                found = watcher.look()
-                found.notes = notes
-                live.update(render(found), refresh=True)
-                time.sleep(LOOK_S)
-    while True:
-        for note in _revive(children):
-            console.print(note)
-        found = watcher.look()
-        rate = "–" if found.events_per_s is None else f"{found.events_per_s:,.0f}"
-        console.print(f"events/s {rate}  events {found.totals.get('streamgauge_events_total', 0):,.0f}  "
-                      f"lag {found.lag or 0:,.0f}  open incidents {len(found.incidents or [])}")
-        for _ in range(int(LINE_S / LOOK_S)):
-            time.sleep(LOOK_S)
+def _with_ports(given: Settings, workers: int) -> Settings:
+    """The settings with every port chosen and seen to be free, and the data folder absolute."""
+    port, first = given.port or free_port(), given.worker_port or free_port()
+    check_port(port, f"{PREFIX}PORT", given.host)
+    for number_of in range(workers):
+        check_port(first + number_of, f"{PREFIX}WORKER_PORT", given.host)
+    return given.model_copy(update={"port": port, "worker_port": first, "data_dir": given.data_dir.resolve()})
 
 
-def _greet(settings: Settings, watcher: Watcher) -> None:
-    console.print(f"page    {watcher.gateway}   (token: {watcher.token})")
-    console.print(f"API     {watcher.gateway}/api/docs")
-    console.print(f"metrics {', '.join(f'{worker}/metrics' for worker in watcher.workers)}")
-    console.print(f"data, logs and the token are in {settings.data_dir}", soft_wrap=True)
-    console.print("alerts  .venv/bin/streamgauge alerts tail   (in another terminal)")
+def _reachable(host: str) -> str:
+    """An address to ask on, for one to listen on."""
+    plain = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{plain}]" if ":" in plain else plain
 
 
-def _revive(children: list[Child]) -> list[str]:
-    now = time.monotonic()
-    return [note for note in (child.revive(now) for child in children) if note]
+def _short(path: Path) -> str:
+    """Relative to where we are, if it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Stop, once; a second one while stopping changes nothing."""
-    def stop(number: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
+    """The first of SIGNALS raises Stopped; later ones are ignored, as stopping takes a bounded time."""
+    def stop(number_of: int, frame: FrameType | None) -> None:
+        for again in SIGNALS:
             signal.signal(again, signal.SIG_IGN)
-        raise Stop
+        raise Stopped
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {name: signal.signal(name, stop) for name in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for name, handler in before.items():
+            signal.signal(name, handler)
