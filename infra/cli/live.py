@@ -42,6 +42,7 @@ class Frame:
     metrics: Sequence[str]
     token: str
     data_dir: str
+    tail: str = "streamgauge alerts tail"
     processes: Sequence[Process] = ()
     notes: Sequence[str] = ()
 
@@ -71,7 +72,7 @@ def number(value: float | None) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
         if abs(value) >= size:
             scaled = value / (1e3 if unit == "k" else size)
-            return f"{scaled:.3g}{unit}" if scaled < 1000 else f"{scaled:,.0f}{unit}"
+            return f"{scaled:,.0f}{unit}" if abs(scaled) >= 99.95 else f"{scaled:.3g}{unit}"
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
@@ -98,7 +99,7 @@ def curve(values: Sequence[float], width: int) -> str:
 
 
 def _head(sight: Sight, width: int, height: int) -> RenderableType:
-    refused = f"refused: {sight.rejected_most}" if sight.rejected_most and width >= 100 else "refused"
+    refused = sight.rejected_most or "refused"
     figures: list[tuple[str, str, str]] = [
         ("events/s", number(sight.events_per_s), "bold cyan"),
         ("events", number(sight.events), "bold"),
@@ -212,11 +213,10 @@ def _across(width: int) -> int:
 
 def _foot(frame: Frame) -> list[RenderableType]:
     lines = [
-        _line(("open     ", "dim"), (frame.page, "bold"), ("   API ", "dim"), ("/api/docs", ""), ("   token ", "dim"),
-              (clean(frame.token), "")),
+        _line(("open     ", "dim"), (frame.page, "bold"), ("   API ", "dim"), ("/api/docs", ""), ("   logs ", "dim"),
+              (clean(f"{frame.data_dir}/logs"), "")),
         _line(("metrics  ", "dim"), ("  ".join(frame.metrics), "")),
-        _line(("alerts   ", "dim"), ("streamgauge alerts tail", ""), (" in another terminal   ", "dim"),
-              ("logs ", "dim"), (clean(f"{frame.data_dir}/logs"), "")),
+        _line(("alerts   ", "dim"), (clean(frame.tail), ""), ("   token ", "dim"), (clean(frame.token), "")),
         _line(*_process_parts(frame.processes), ("Ctrl-C stops all of it", "dim")),
     ]
     if frame.notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -152,7 +153,7 @@ class Run:
         say(f"  page     {self.page}   API {self.page}/api/docs")
         say(f"  metrics  {'  '.join(self._metrics())}")
         say(f"  token    {f'{token}   (made now; kept in ' if first else '('}{self._token_place()})", markup=False)
-        say("  alerts   streamgauge alerts tail   (in another terminal)")
+        say(f"  alerts   {_tail()}   (in another terminal)")
         say(f"  logs     {_short(self.settings.data_dir)}/logs")
 
     def _metrics(self) -> list[str]:
@@ -165,10 +166,12 @@ class Run:
 
     def _watch(self, watcher: Watcher, shown_token: str) -> None:
         """Draw, or print lines, until Stopped is raised."""
-        frame = {"page": self.page, "metrics": self._metrics(), "token": shown_token or f"in {self._token_place()}",
-                 "data_dir": _short(self.settings.data_dir)}
+        frame = {"page": self.page, "metrics": self._metrics(), "token": f"in {self._token_place()}",
+                 "data_dir": _short(self.settings.data_dir), "tail": _tail()}
         if self.plan.plain or not self.console.is_terminal:
             self._print_lines(watcher)
+        if shown_token:
+            self.notes.append(f"token, made now: {shown_token}")
         try:
             with Live(console=self.console, auto_refresh=False, screen=True) as live:
                 while True:
@@ -252,6 +255,12 @@ def _short(path: Path) -> str:
     """Relative to where we are, if it is below."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
+def _tail() -> str:
+    """The command that follows the alerts, as it can be typed here."""
+    program = "streamgauge" if shutil.which("streamgauge") else _short(Path(sys.executable).parent / "streamgauge")
+    return f"{program} alerts tail"
 
 
 @contextmanager
