@@ -190,8 +190,9 @@ def _model_table(models: Sequence[Row], troubled: Mapping[Any, int], rows: int) 
     shown = models if len(models) <= rows - 1 else models[:rows - 2]
     for row in shown:
         count, events = troubled[row.get("environment"), row.get("model")], row.get("events") or 0
-        table.add_row(Text("●", "red" if count else "green"), clean(_name(row)), _listed(row, "versions"),
-                      _listed(row, "components"), number(float(events)), _share_of(row.get("errors"), events),
+        table.add_row(Text("●", "red" if count else "green"), Text(clean(_name(row))),
+                      Text(_listed(row, "versions")), Text(_listed(row, "components")),
+                      number(float(events)), _share_of(row.get("errors"), events),
                       Text(str(count), "red") if count else Text("0", "dim"))
     more = len(models) - len(shown)
     return [table, *([Text(f"and {more} more", "dim")] if more else [])]

@@ -1,4 +1,8 @@
-"""`streamgauge schemas`: JSON Schema of every topic, and one AsyncAPI document of all."""
+"""`streamgauge schemas`: JSON Schema of every topic's records, and one AsyncAPI 3.0 document of all topics.
+
+The documents come from the contracts and `streams.topics` alone, so they are the same on every machine and can be kept
+under version control; `--check` says whether they still agree.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +11,117 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic.json_schema import models_json_schema
 
 from streams.settings import Settings
-from streams.topics import TOPICS, TopicRow
+from streams.topics import FEEDBACK, TELEMETRY, TOPICS, TopicRow
 
 ASYNCAPI = "asyncapi.json"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DEFAULT_FOLDER = Path("streamgauge-schemas")
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def command(folder: Annotated[Path, typer.Argument(help="Folder to write to, or with --check to compare.")]
+            = DEFAULT_FOLDER,
+            check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is missing or differs "
+                                                                "from the contracts.")] = False) -> None:
+    """Write the contracts of all topics: JSON Schema per topic (TOPIC.schema.json), and asyncapi.json of all.
+
+    Generate classes or validators for any language from them.
+    """
+    if check:
+        wrong = differing(folder)
+        if wrong:
+            typer.echo(f"{folder}: {', '.join(wrong)} differ from the contracts; run `streamgauge schemas {folder}`.",
+                       err=True)
+            raise typer.Exit(1)
+        typer.echo(f"{folder} agrees with the contracts.")
+        return
+    found = documents()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in found.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    typer.echo(f"Wrote {len(found)} files to {folder}.")
 
 
 def documents() -> dict[str, str]:
-    """File name -> text, for every topic and for AsyncAPI."""
-    found = {f"{row.name}.schema.json": _text(_schema(row)) for row in TOPICS}
+    """File name -> text."""
+    found = {f"{row.name}.schema.json": _text(_topic_schema(row)) for row in TOPICS}
     return found | {ASYNCAPI: _text(_asyncapi())}
 
 
-def command(folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("schemas-out"),
-            check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file differs.")] = False
-            ) -> None:
-    """Write the contracts: JSON Schema per topic, and one AsyncAPI document."""
-    wrong = [name for name, text in documents().items()
-             if not (folder / name).exists() or (folder / name).read_text() != text]
-    if check:
-        if wrong:
-            typer.echo(f"differs from the contracts: {', '.join(wrong)}; run `streamgauge schemas {folder}`", err=True)
-            raise typer.Exit(1)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in documents().items():
-        (folder / name).write_text(text)
-    typer.echo(f"{len(documents())} files in {folder}")
+def differing(folder: Path) -> list[str]:
+    """Names of files that are missing, stale or no longer made."""
+    found = documents()
+    kept = {path.name for path in folder.glob("*.json")} if folder.is_dir() else set()
+    stale = {name for name, text in found.items()
+             if name not in kept or (folder / name).read_text(encoding="utf-8") != text}
+    return sorted(stale | (kept - set(found)))
 
 
-def _schema(row: TopicRow) -> dict[str, Any]:
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **row.schema.model_json_schema()}
+def _topic_schema(row: TopicRow) -> dict[str, Any]:
+    """What a record of the topic may be."""
+    own = row.schema.model_json_schema(mode="validation")
+    if row is not TELEMETRY:
+        return {"$schema": DIALECT, **own}
+    defs = own.pop("$defs", {})
+    return {"$schema": DIALECT, "title": "TelemetryRecord", "description": "One event, or an array of events",
+            **_one_or_many(f"#/$defs/{row.schema.__name__}"), "$defs": {**defs, row.schema.__name__: own}}
+
+
+def _one_or_many(reference: str) -> dict[str, Any]:
+    most = Settings.model_fields["max_events_per_record"].default
+    return {"oneOf": [{"$ref": reference}, {"type": "array", "items": {"$ref": reference}, "maxItems": most}]}
 
 
 def _asyncapi() -> dict[str, Any]:
-    partitions = Settings.model_fields["partitions"].default
+    names, defs = models_json_schema([(row.schema, "validation") for row in TOPICS], ref_template=_REFERENCE)
+    references = {row.name: names[(row.schema, "validation")]["$ref"] for row in TOPICS}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Streamgauge", "version": "1", "license": {"name": "Apache-2.0"},
-                 "description": "Topics of Streamgauge. Values are JSON; a telemetry record holds an event or an array."},
+                 "description": "Telemetry of machine-learning models in; anomalies, windows, drift and alerts out. "
+                                "Values are JSON. Readers ignore fields they do not know; a change that old readers "
+                                "would misread raises schema_version."},
         "defaultContentType": "application/json",
-        "channels": {row.name: {
-            "address": row.name, "description": row.help,
-            "messages": {row.schema.__name__: {"$ref": f"#/components/messages/{row.schema.__name__}"}},
-            "bindings": {"kafka": {"partitions": partitions, "topicConfiguration": {
-                "cleanup.policy": row.cleanup.split(","), "retention.ms": row.retention_ms}}}} for row in TOPICS},
-        "operations": {f"{'receive' if row.owner == 'producers' else 'send'}.{row.name}": {
-            "action": "receive" if row.owner == "producers" else "send",
-            "channel": {"$ref": f"#/channels/{row.name}"}} for row in TOPICS},
-        "components": {"messages": {row.schema.__name__: {
-            "name": row.schema.__name__, "summary": row.help,
-            "bindings": {"kafka": {"key": {"type": "string", "description": row.key}}},
-            "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12",
-                        "schema": row.schema.model_json_schema()}} for row in TOPICS}},
+        "channels": {row.name: _channel(row) for row in TOPICS},
+        "operations": {_operation_name(row): _operation(row) for row in TOPICS},
+        "components": {"messages": {row.schema.__name__: _message(row, references[row.name]) for row in TOPICS},
+                       "schemas": defs["$defs"]},
     }
 
 
+def _channel(row: TopicRow) -> dict[str, Any]:
+    name = row.schema.__name__
+    return {"address": row.name, "description": row.help,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+            "bindings": {"kafka": {
+                "topic": row.name, "partitions": Settings.model_fields["partitions"].default,
+                "topicConfiguration": {"cleanup.policy": row.cleanup.split(","), "retention.ms": row.retention_ms},
+                "bindingVersion": "0.5.0"}}}
+
+
+def _message(row: TopicRow, reference: str) -> dict[str, Any]:
+    payload = _one_or_many(reference) if row is TELEMETRY else {"$ref": reference}
+    return {"name": row.schema.__name__, "summary": row.help, "contentType": "application/json", "payload": payload,
+            "bindings": {"kafka": {"key": {"type": "string", "description": row.key}, "bindingVersion": "0.5.0"}}}
+
+
+def _operation_name(row: TopicRow) -> str:
+    return f"{_action(row)}.{row.name}"
+
+
+def _action(row: TopicRow) -> str:
+    """From our side: what producers write we receive, the rest we send."""
+    return "receive" if row in (TELEMETRY, FEEDBACK) else "send"
+
+
+def _operation(row: TopicRow) -> dict[str, Any]:
+    return {"action": _action(row), "channel": {"$ref": f"#/channels/{row.name}"},
+            "messages": [{"$ref": f"#/channels/{row.name}/messages/{row.schema.__name__}"}],
+            "summary": f"{row.help} (written by {row.owner})"}
+
+
 def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
