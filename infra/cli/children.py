@@ -65,8 +65,7 @@ class Child(Service):
         steady = now - self._began >= STEADY_S
         self._pause = FIRST_RESTART_S if steady or not self._pause else min(2 * self._pause, LONGEST_RESTART_S)
         self.due = now + self._pause
-        return (f"{self.name} ended ({_reason(code)}); again in {self._pause:.0f} s. Its log: {self.log}; its last "
-                f"line: {self.tail()}")
+        return f"{self.name} ended ({_reason(code)}), again in {self._pause:.0f} s: {self.tail()} ({self.log})"
 
     def state(self, now: float, ready: bool | None) -> str:
         """One word or two for people. `ready` is what its page says, None if it has none or is silent."""

@@ -152,9 +152,9 @@ class Run:
         say(f"Services run after {seconds:.1f} s; workers and gateway are starting.")
         say(f"  page     {self.page}   API {self.page}/api/docs")
         say(f"  metrics  {'  '.join(self._metrics())}")
-        say(f"  token    {f'{token}   (made now; kept in ' if first else '('}{self._token_place()})", markup=False)
+        say(f"  token    {f'{token}   (made now)' if first else f'in {self._token_place()}'}", markup=False)
         say(f"  alerts   {_tail()}   (in another terminal)")
-        say(f"  logs     {_short(self.settings.data_dir)}/logs")
+        say(f"  kept in  {_short(self.settings.data_dir)}: data, logs, the token")
 
     def _metrics(self) -> list[str]:
         return [f"{child.page}/metrics" for child in self.children if child.page]

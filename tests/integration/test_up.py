@@ -117,7 +117,7 @@ async def test_a_run_from_its_first_line_to_its_last(up: Up) -> None:
     pids = up.pids()
     assert set(pids) == {"broker", "valkey", "postgres", "worker-1", "gateway"}
     os.kill(pids["worker-1"], signal.SIGKILL)
-    up.says(r"worker-1 ended \(killed by SIGKILL\)")
+    up.says(r"worker-1 ended \(killed by SIGKILL\), again in 1 s")
     up.says(r"worker-1 is started again")
     pids |= up.pids()
 
