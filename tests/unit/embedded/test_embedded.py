@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -107,6 +108,7 @@ async def test_postgres_runs_for_root_in_a_folder_that_others_cannot_enter(folde
         connection = await asyncpg.connect(server.url)
         left = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE tablename = 'levels'")
         await connection.close()
+    shutil.rmtree(elsewhere.parent)
     assert left == 0, "a removed data folder begins anew"
 
 
