@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Iterable, Mapping
@@ -82,8 +83,9 @@ async def create_topics(settings: Settings) -> list[str]:
         await admin.start()
     except KafkaError as error:
         await admin.close()
+        secured = "" if settings.kafka_security_protocol == "PLAINTEXT" else " and the STREAMGAUGE_KAFKA_* secrets"
         raise KafkaSetupError(f"no broker answers at {settings.kafka_url}: start it, or correct "
-                              f"STREAMGAUGE_KAFKA_URL ({error})") from error
+                              f"STREAMGAUGE_KAFKA_URL{secured} ({error})") from error
     try:
         existing = set(await admin.list_topics())
         missing = [row for row in TOPICS if settings.topic(row.name) not in existing]
@@ -94,7 +96,7 @@ async def create_topics(settings: Settings) -> list[str]:
             for name, code, *_ in answer.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise KafkaSetupError(f"cannot create topic {name}: {for_code(code).__name__}")
-        described = await admin.describe_topics([settings.topic(row.name) for row in TOPICS])
+        described = await _describe(admin, [settings.topic(row.name) for row in TOPICS])
         for topic in described:
             if len(topic["partitions"]) != settings.partitions:
                 raise KafkaSetupError(
@@ -103,6 +105,16 @@ async def create_topics(settings: Settings) -> list[str]:
         return [settings.topic(row.name) for row in missing]
     finally:
         await admin.close()
+
+
+async def _describe(admin: AIOKafkaAdminClient, names: list[str], timeout_s: float = 10.0) -> list[dict[str, Any]]:
+    """Metadata of the topics. Kafka's broker knows a new topic a moment after its controller has made it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        described: list[dict[str, Any]] = await admin.describe_topics(names)
+        if time.monotonic() > deadline or not any(topic["error_code"] for topic in described):
+            return described
+        await asyncio.sleep(0.05)
 
 
 async def end_offsets(options: Mapping[str, Any], partitions: Iterable[TopicPartition],
