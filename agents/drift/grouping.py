@@ -2,66 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import msgspec
 
-from agents.drift.options import ERROR_RATE, MISSING, DriftOptions
-from agents.drift.watch import Point
+from agents.drift.options import (
+    CONFIDENCE,
+    ERROR_RATE,
+    FEATURE,
+    LATENCY,
+    MEAN,
+    MISSING,
+    PREDICTION,
+    RATE,
+    DriftOptions,
+    Statistic,
+)
+from agents.drift.reading import Cell
+from agents.drift.reference import WARM_UP_POINTS, Point
+from agents.drift.watch import Watch
 from schemas.windows import MetricWindow
 
-#: (field, statistic)
-Statistic = tuple[str, str]
+_NO_CELL = Cell()
 
 
-class Group(msgspec.Struct):
-    """Windows not yet made into points. fields: name -> [count, missing, mean, M2]."""
+class Group(msgspec.Struct, array_like=True):
+    """Windows not yet made into points; `cells` by field."""
 
     start_ms: int = -1
     end_ms: int = -1
+    windows: int = 0
     events: int = 0
     errors: int = 0
-    fields: dict[str, list[float]] = {}
+    cells: dict[str, Cell] = {}
 
-    def add(self, window: MetricWindow, most_fields: int) -> None:
-        """Take in a window (Chan's merge)."""
-        if self.start_ms < 0:
+    def add(self, window: MetricWindow, watches: Mapping[Statistic, Watch], most_fields: int) -> None:
+        """Take in a window; numbers are read through the lenses of their means."""
+        if not self.windows:
             self.start_ms = window.start_ms
         self.end_ms = window.start_ms + window.size_ms
+        self.windows += 1
         self.events += window.count
         self.errors += window.errors
-        for name, found in window.fields.items():
-            have = self.fields.get(name)
-            if have is None:
-                if len(self.fields) >= most_fields:
+        for name, summary in window.fields.items():
+            cell = self.cells.get(name)
+            if cell is None:
+                if len(self.cells) >= most_fields:
                     continue
-                have = self.fields[name] = [0.0, 0.0, 0.0, 0.0]
-            have[1] += found.missing
-            if found.count:
-                total = have[0] + found.count
-                delta = (found.mean or 0.0) - have[2]
-                have[3] += found.m2 + delta * delta * have[0] * found.count / total
-                have[2] += delta * found.count / total
-                have[0] = total
+                cell = self.cells[name] = Cell()
+            watch = watches.get((name, MEAN))
+            cell.add(summary, None if watch is None else watch.lens, name == LATENCY)
 
     def is_full(self, options: DriftOptions) -> bool:
         return self.events >= options.least_events or self.end_ms - self.start_ms >= options.longest_group_ms
 
-    def points(self, known: set[Statistic]) -> dict[Statistic, Point]:
-        """A point for each statistic; `known` categories that did not occur have the share 0."""
-        found = {(ERROR_RATE, "rate"): self._share(self.errors, self.events)}
-        for name, (count, missing, mean, m2) in self.fields.items():
-            if "=" in name:
-                if not name.startswith("feature."):
-                    found[(name, "rate")] = self._share(count, self.events)
-                continue
-            if count:
-                found[(name, "mean")] = Point(self.start_ms, self.end_ms, int(count), mean, m2 / count)
-            if name.startswith("feature."):
-                found[(name, MISSING)] = self._share(missing, count + missing)
-        for name, statistic in known:
-            if statistic == "rate" and (name, statistic) not in found:
-                found[(name, statistic)] = self._share(0, self.events)
-        return found
+    def is_over(self, start_ms: int, options: DriftOptions) -> bool:
+        """True if a window that starts then is too far from the group's first to join it."""
+        return self.windows > 0 and start_ms - self.start_ms >= options.longest_group_ms
 
-    def _share(self, part: float, whole: float) -> Point:
-        share = part / whole if whole else 0.0
-        return Point(self.start_ms, self.end_ms, max(1, int(whole)), share, share * (1 - share))
+    def points(self, watches: Mapping[Statistic, Watch]) -> list[tuple[Statistic, Point]]:
+        """A point for each statistic: causes before effects, so inputs first, errors and latency last.
+
+        Categories that are watched and did not occur have the share 0. A feature that was in every event and is gone
+        counts as missing.
+        """
+        totals = self._totals()
+        found = [*self._categories(totals, watches), *self._nulls(totals, watches)]
+        for name, cell in self.cells.items():
+            if cell.n and "=" not in name:
+                found.append(((name, MEAN), self._mean(cell)))
+        if self.events:
+            found.append(((ERROR_RATE, RATE), self._share(self.errors, self.events)))
+        return sorted(found, key=lambda item: _rank(*item[0]))
+
+    def _totals(self) -> dict[str, int]:
+        """Values present by feature, and of the prediction: numbers and categories alike."""
+        totals: dict[str, int] = {}
+        for name, cell in self.cells.items():
+            if name.startswith((FEATURE, PREDICTION)):
+                base = name.partition("=")[0]
+                totals[base] = totals.get(base, 0) + cell.n
+        return totals
+
+    def _categories(self, totals: Mapping[str, int],
+                    watches: Mapping[Statistic, Watch]) -> Iterator[tuple[Statistic, Point]]:
+        names = dict.fromkeys(name for name in self.cells if "=" in name)
+        names.update(dict.fromkeys(name for name, statistic in watches if statistic == RATE and "=" in name))
+        for name in names:
+            total = totals.get(name.partition("=")[0], 0)
+            if total:
+                yield (name, RATE), self._share(self.cells.get(name, _NO_CELL).n, total)
+
+    def _nulls(self, totals: Mapping[str, int],
+               watches: Mapping[Statistic, Watch]) -> Iterator[tuple[Statistic, Point]]:
+        due = self.events - self.errors
+        names = dict.fromkeys(base for base in totals if base.startswith(FEATURE))
+        names.update(dict.fromkeys(name for name, statistic in watches if statistic == MISSING))
+        for name in names:
+            present, missing = totals.get(name, 0), self.cells.get(name, _NO_CELL).missing
+            watch = watches.get((name, MISSING))
+            if watch is not None:
+                missing += _gone(watch, due, present + missing)
+            if present + missing:
+                yield (name, MISSING), self._share(missing, present + missing)
+
+    def _mean(self, cell: Cell) -> Point:
+        return Point(self.start_ms, self.end_ms, self.windows, cell.n, cell.mean, cell.m2 / cell.n,
+                     *cell.log_moments(), cell.watched_mean())
+
+    def _share(self, part: int, whole: int) -> Point:
+        share = part / whole
+        return Point(self.start_ms, self.end_ms, self.windows, whole, share, share * (1 - share), watched=share)
+
+
+def _gone(watch: Watch, due: int, sent: int) -> int:
+    """Events that ought to have had the feature, and did not even have it as null."""
+    if watch.state.complete >= WARM_UP_POINTS:
+        return max(0, due - sent)
+    watch.state.complete = watch.state.complete + 1 if sent >= due else 0
+    return 0
+
+
+def _rank(name: str, statistic: str) -> int:
+    if name.startswith(FEATURE):
+        return 0 if statistic == MISSING else 1
+    return 2 if name.startswith((PREDICTION, CONFIDENCE)) else 3

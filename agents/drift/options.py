@@ -1,59 +1,84 @@
-"""What counts as a change, for each kind of statistic."""
+"""What is watched, what counts as a change of it, and how much is kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from agents.drift.watch import Effect
 from schemas.drift import DriftKind
 from streams.settings import Settings
 
 ERROR_RATE = "error_rate"
 LATENCY = "latency_ms"
 CONFIDENCE = "confidence"
+PREDICTION = "prediction"
+FEATURE = "feature."
+METRIC = "metric."
 #: Statistic of a field: its mean, its share of events, or its share of nulls.
-MISSING = "missing_share"
+MEAN, RATE, MISSING = "mean", "rate", "missing_share"
+
+#: (field, statistic)
+Statistic = tuple[str, str]
+#: sd: standard deviations of single events; share: absolute; ratio: one geometric mean over the other.
+Measure = Literal["sd", "share", "ratio"]
 
 
 @dataclass(frozen=True, slots=True)
 class DriftOptions:
-    """Event time in milliseconds; shares from 0 to 1."""
+    """Event time in milliseconds.
+
+    `least_events` and `longest_group_ms` bound a point, `least_labels` one of late labels. Bounds of memory: versions a
+    component, statistics a version, categories a field, values a segment key, slices of labels a component.
+    """
 
     granularity_ms: int = 1_000
     delta: float = 1e-5
     least_events: int = 30
     longest_group_ms: int = 30_000
+    least_labels: int = 20
     most_versions: int = 16
-    most_fields: int = 256
+    most_statistics: int = 1_024
+    most_categories: int = 32
+    most_values: int = 32
+    most_slices: int = 256
 
     @classmethod
     def from_settings(cls, settings: Settings) -> DriftOptions:
         return cls(settings.drift_granularity_ms, settings.drift_delta)
 
 
-EFFECTS: dict[str, Effect] = {
-    "numeric": Effect("sd", 0.5, 3.0),
-    "share": Effect("share", 0.15, 0.4),
-    MISSING: Effect("share", 0.10, 0.5),
+class Effect(NamedTuple):
+    """What counts as a change: at least `least`, critical from `large`; `worse` if only a rise is one."""
+
+    measure: Measure
+    least: float
+    large: float
+    worse: bool = False
+
+
+#: Means are winsorised at three standard deviations of the reference: 2.5 is nearly as far as they can move.
+NUMERIC = Effect("sd", 0.5, 2.5)
+SHARE = Effect("share", 0.15, 0.4)
+NULLS = Effect("share", 0.10, 0.5)
+LABELS = Effect("share", 0.10, 0.4, worse=True)
+DISTANCES = Effect("sd", 0.5, 2.5, worse=True)
+NAMED = {
     CONFIDENCE: Effect("share", 0.08, 0.25),
-    ERROR_RATE: Effect("share", 0.05, 0.4),
-    LATENCY: Effect("ratio", 2.0, 10.0),
-    "labels": Effect("share", 0.12, 0.4),
-    "labels_numeric": Effect("sd", 0.5, 3.0),
+    ERROR_RATE: Effect("share", 0.03, 0.4, worse=True),
+    LATENCY: Effect("ratio", 2.0, 10.0, worse=True),
 }
 
 
-def effect_of(name: str, statistic: str) -> Effect:
-    """The effect that matters for a field's statistic."""
-    if statistic == MISSING:
-        return EFFECTS[MISSING]
-    if name in EFFECTS:
-        return EFFECTS[name]
-    return EFFECTS["share" if "=" in name else "numeric"]
+def effect_of(statistic: Statistic) -> Effect:
+    """The effect that matters for a statistic of a window."""
+    name, kind = statistic
+    if kind == MISSING:
+        return NULLS
+    return NAMED.get(name) or (SHARE if kind == RATE else NUMERIC)
 
 
 def kind_of(name: str) -> DriftKind:
     """data, prediction or operational."""
-    if name in (ERROR_RATE, LATENCY):
-        return "operational"
-    return "prediction" if name.startswith(("prediction", CONFIDENCE)) else "data"
+    if name.startswith(FEATURE):
+        return "data"
+    return "prediction" if name.startswith((PREDICTION, CONFIDENCE)) else "operational"

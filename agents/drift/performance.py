@@ -1,68 +1,91 @@
 """The pure core over late labels: the error of each version, and of each slice, against its own past.
 
-For classes the error of a label is 0 or 1; for numbers it is the distance. Labels are gathered into groups, as windows
-are. A label that is sent twice counts twice: producers that repeat must not repeat the event_id in other records.
+For classes the error of a label is 0 or 1; for numbers it is the distance. Labels are gathered into points of at least
+`least_labels`, and watched as the statistics of windows are; a new version starts on the incumbent's reference. A slice
+is one value of a segment key, over all versions.
+
+A record that is read again is passed over by its offset. A label that its producer sends twice, in two records, counts
+twice: to know them all by event_id would take more memory than what it guards against.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from agents.drift.engine import make_event
-from agents.drift.options import EFFECTS, DriftOptions
-from agents.drift.watch import Point, Watch, WatchState
+from agents.drift.message import UNIT, make_event
+from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect
+from agents.drift.reading import LARGEST
+from agents.drift.reference import Point
+from agents.drift.watch import Change, Watch, WatchState
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
-from streams.state.keyed import Entry, KeyedStates
+from streams.state.keyed import KeyedStates
 
-_UNIT = "\x1f"
-LEAST_LABELS = 20
-MOST_SLICES = 128
 FIELD = "error"
+VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
+#: Versions that a point of a slice remembers.
+_MOST_VERSIONS = 8
 
 
-class Slice(msgspec.Struct):
-    """Labels of one version, or of one value of a segment key, since the last point."""
+class Labels(msgspec.Struct, array_like=True):
+    """Labels since the last point. `watched`: their errors through the lens, if there was one all along."""
 
-    watch: WatchState = msgspec.field(default_factory=WatchState)
-    start_ms: int = -1
+    start_ms: int = 0
+    end_ms: int = 0
     n: int = 0
     mean: float = 0.0
     m2: float = 0.0
-    numeric: bool = False
+    watched_n: int = 0
+    watched: float = 0.0
+    versions: list[str] = []
+
+    def add(self, error: float, label: Feedback, watch: Watch) -> None:
+        """Take in one error (Welford)."""
+        begun = label.ts if label.predicted_at is None else min(label.predicted_at, label.ts)
+        self.start_ms = min(self.start_ms, begun) if self.n else begun
+        self.end_ms = max(self.end_ms, label.ts)
+        self.n += 1
+        delta = error - self.mean
+        self.mean += delta / self.n
+        self.m2 += delta * (error - self.mean)
+        lens = watch.lens
+        if lens is not None:
+            self.watched_n += 1
+            self.watched += max(lens.low, min(lens.high, error))
+        if label.version not in self.versions and len(self.versions) < _MOST_VERSIONS:
+            self.versions.append(label.version)
+
+    def point(self) -> Point:
+        watched = self.watched / self.n if self.watched_n == self.n else math.nan
+        return Point(self.start_ms, self.end_ms, 1, self.n, self.mean, self.m2 / self.n, watched=watched)
 
 
-class Live:
-    """A slice with its detector."""
+class SliceState(msgspec.Struct, array_like=True):
+    """A slice as written."""
 
-    def __init__(self, state: Slice, delta: float) -> None:
-        self.slice = state
-        self.effect = EFFECTS["labels_numeric" if state.numeric else "labels"]
-        self.watch = Watch(self.effect, delta, state.watch)
-
-    def add(self, error: float, ts_ms: int) -> Point | None:
-        """Take in one error; a point when the group is full."""
-        group = self.slice
-        if group.start_ms < 0:
-            group.start_ms = ts_ms
-        group.n += 1
-        delta = error - group.mean
-        group.mean += delta / group.n
-        group.m2 += delta * (error - group.mean)
-        if group.n < LEAST_LABELS:
-            return None
-        point = Point(group.start_ms, max(ts_ms, group.start_ms), group.n, group.mean, group.m2 / group.n)
-        group.start_ms, group.n, group.mean, group.m2 = -1, 0, 0.0, 0.0
-        return point
-
-    def snapshot(self) -> Slice:
-        self.slice.watch = self.watch.snapshot()
-        return self.slice
+    numeric: bool
+    seen_ms: int
+    events: int
+    labels: Labels
+    watch: WatchState
 
 
-Slices = dict[str, Live]
+@dataclass(slots=True, eq=False)
+class Slice:
+    """A version, or one value of a segment key."""
+
+    numeric: bool
+    watch: Watch
+    labels: Labels
+    seen_ms: int = 0
+    events: int = 0
+
+
+Slices = dict[str, Slice]
 
 
 class Codec:
@@ -75,11 +98,17 @@ class Codec:
         return {}
 
     def encode(self, key: str, state: Slices) -> bytes:
-        return msgspec.msgpack.encode({name: live.snapshot() for name, live in state.items()})
+        return msgspec.msgpack.encode({name: SliceState(one.numeric, one.seen_ms, one.events, one.labels,
+                                                        one.watch.snapshot()) for name, one in state.items()})
 
     def decode(self, key: str, data: bytes) -> Slices:
-        return {name: Live(found, self.delta)
-                for name, found in msgspec.msgpack.decode(data, type=dict[str, Slice]).items()}
+        """Raises ValueError if the bytes are damaged."""
+        try:
+            kept = msgspec.msgpack.decode(data, type=dict[str, SliceState])
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"drift state of late labels is damaged: {error}") from None
+        return {name: Slice(one.numeric, Watch(_effect(one.numeric), self.delta, one.watch), one.labels, one.seen_ms,
+                            one.events) for name, one in kept.items()}
 
 
 class PerformanceEngine:
@@ -89,40 +118,80 @@ class PerformanceEngine:
         self.options = options or DriftOptions()
         self.codec = Codec(self.options.delta)
 
-    def run(self, labels: Sequence[tuple[int, Feedback]], states: KeyedStates[Slices], topic: str,
+    def run(self, feedback: Sequence[tuple[int, Feedback]], states: KeyedStates[Slices], topic: str,
             partition: int) -> list[DriftEvent]:
         """Take in late labels, (offset, label) in log order; where errors moved."""
         found: list[DriftEvent] = []
-        touched: dict[str, tuple[Entry[Slices], int]] = {}
-        for offset, label in labels:
-            entry = states.entry(_UNIT.join((label.environment, label.model, label.component)))
+        for offset, label in feedback:
+            entry = states.entry(UNIT.join((label.environment, label.model, label.component)))
             if not entry.includes(topic, offset):
-                found += self._label(entry.state, label, partition)
-                touched[entry.key] = (entry, offset)
-        for entry, offset in touched.values():
-            states.touch(entry, topic, offset)
+                found.extend(self._label(entry.state, label, partition))
+                states.touch(entry, topic, offset)
         return found
 
     def _label(self, slices: Slices, label: Feedback, partition: int) -> Iterator[DriftEvent]:
-        both = isinstance(label.prediction, float) and isinstance(label.label, float)
-        error = abs(label.prediction - label.label) if both else float(  # type: ignore[operator]
-            label.prediction != label.label)
+        error, numeric = _error(label)
         for name, field in _names(label):
-            live = slices.get(name)
-            if live is None:
-                if len(slices) >= MOST_SLICES:
-                    continue
-                live = slices[name] = Live(Slice(numeric=both), self.options.delta)
-            point = live.add(error, label.predicted_at or label.ts)
-            change = live.watch.add(point) if point is not None else None
+            found = slices.get(name)
+            if found is None:
+                found = slices[name] = self._new_slice(slices, name, numeric)
+            if found.numeric != numeric:
+                continue
+            found.seen_ms = max(found.seen_ms, label.ts)
+            found.events += 1
+            found.labels.add(error, label, found.watch)
+            if found.labels.n < self.options.least_labels:
+                continue
+            labels, found.labels = found.labels, Labels()
+            change = found.watch.add(labels.point())
             if change is not None:
-                yield make_event(label.environment, label.model, label.version, label.component, field,
-                                 "mean" if both else "rate", change, [label.version], live.effect.large, partition,
-                                 self.options.delta, "performance")
+                yield self._event(label, field, change, labels.versions, numeric, partition)
+
+    def _event(self, label: Feedback, field: str, change: Change, versions: list[str], numeric: bool,
+               partition: int) -> DriftEvent:
+        subject = (label.environment, label.model, label.version, label.component)
+        return make_event(subject, "performance", field, MEAN if numeric else RATE, change, versions, partition,
+                          self.options.delta)
+
+    def _new_slice(self, slices: Slices, name: str, numeric: bool) -> Slice:
+        """Room is made by forgetting the value of that key that is longest unseen, or the slice."""
+        family = name[:name.rindex(UNIT) + 1]
+        _make_room(slices, [known for known in slices if known.startswith(family)], self.options.most_values)
+        _make_room(slices, list(slices), self.options.most_slices)
+        effect, delta = _effect(numeric), self.options.delta
+        incumbent = _incumbent(slices, numeric) if family == VERSION else None
+        watch = Watch(effect, delta)
+        if incumbent is not None and incumbent.state.reference is not None:
+            watch = Watch.on(effect, delta, incumbent.state.reference, inherited=True)
+        return Slice(numeric, watch, Labels())
+
+
+def _make_room(slices: Slices, candidates: list[str], most: int) -> None:
+    if len(candidates) >= most:
+        del slices[min(candidates, key=lambda name: slices[name].seen_ms)]
+
+
+def _incumbent(slices: Slices, numeric: bool) -> Watch | None:
+    """The watch of the version with the most labels."""
+    others = [(one.events, name) for name, one in slices.items()
+              if name.startswith(VERSION) and one.numeric == numeric and one.watch.ready]
+    return slices[max(others)[1]].watch if others else None
+
+
+def _effect(numeric: bool) -> Effect:
+    return DISTANCES if numeric else LABELS
+
+
+def _error(label: Feedback) -> tuple[float, bool]:
+    """How wrong a prediction was, and whether that is a distance between numbers."""
+    predicted, true = label.prediction, label.label
+    if isinstance(predicted, float) and isinstance(true, float):
+        return min(LARGEST, abs(predicted - true)), True
+    return float(predicted != true), False
 
 
 def _names(label: Feedback) -> Iterator[tuple[str, str]]:
     """(slice, field of the event): the version, then each segment value."""
-    yield f"version{_UNIT}{label.version}", FIELD
+    yield f"{VERSION}{label.version}", FIELD
     for key, value in label.segment.items():
-        yield f"segment{_UNIT}{key}{_UNIT}{value}", f"{FIELD}[{key}={value}]"[:128]
+        yield f"{SEGMENT}{key}{UNIT}{value}", f"{FIELD}[{key}={value}]"

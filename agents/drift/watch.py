@@ -1,233 +1,286 @@
-r"""One statistic watched against a frozen reference.
+r"""One statistic against its frozen reference: warm-up, stable, drifted, and back.
 
-Windows are grouped into points of at least `least_events` events, so that a point's mean has a known standard error:
-z = (point - reference) / se, with se^2 = v / n + v / N, v the larger of the raw variance and what the points of the
-warm-up scattered with. Two detectors read z:
+z = (point - reference) / se says how far a point lies from the reference in standard errors. Two detectors read it:
 
-- `page_hinkley`: S+ = max(0, S+ + z - K), S- likewise; alarm above H (Page, Biometrika 41, 1954). For independent
-  normal points the mean time between false alarms is about exp(2 K H) / (2 K^2) points: 10^10 for K = 1, H = 12.
-- `adwin`: River's ADWIN (Bifet, Gavalda, SDM 2007) over 1/2 + z/20 in [0, 1].
+- `cusum`: S = max(0, S + z - k) upwards, the mirror image downwards; alarm above H (Page, Biometrika 41, 1954). The
+  allowance k is half the least effect, and at least 1: so differences that do not matter never add up. For independent
+  normal points the mean time between false alarms is about exp(2 k H) / (2 k^2) points: 10^10 for k = 1, H = 12.
+- `adwin`: for changes that single points are too noisy to show (`memory`).
 
-An alarm counts only with a least effect, and over at least three points: many windows make anything significant.
+An alarm counts only if the change has the least effect. The cusum's must also be confirmed: each of the last three
+points beyond half of that effect. A drift ends by the same test run backwards, between the least effect and none, so
+that a level in between does not swing the state. A new level that lasts becomes the reference without a word, as does
+a lasting improvement of what can only get worse.
 
-Invariants: the same points give the same events, however they came in batches. Units: the statistic's own.
+A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own.
+
+Invariants: the same points give the same changes, wherever snapshots were taken. Units: the statistic's own.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import msgspec
-from river.drift import ADWIN
 
-WARM_UP_POINTS = 15
-K, H = 1.0, 12.0
-#: A single point counts for no more than this many standard errors.
-Z_MOST = 8.0
-LEAST_POINTS = 3
-#: Points that must lie near the reference again before a drift is over, and how near: share of the least effect.
-RECOVERY_POINTS, RECOVERY_SHARE = 3, 0.5
+from agents.drift.memory import Memory
+from agents.drift.options import Effect
+from agents.drift.reference import WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
+
+K_LEAST, H = 1.0, 12.0
+#: Evidence that ends a drift.
+H_BACK = 8.0
+#: What one point can add to, or take from, the evidence.
+STEP_MOST = 7.0
+CONFIRM_POINTS = 3
+RUN_POINTS = 32
 #: A level that holds for so many points and so long becomes the reference.
-ADOPT_POINTS, ADOPT_MS = 200, 30 * 60_000
-#: ADWIN's memory; cut back to half when full, so that it can be made again from a snapshot.
-ADWIN_POINTS = 200
-
-Measure = Literal["sd", "share", "ratio"]
-
-
-class Point(NamedTuple):
-    """A statistic over one group of windows. `variance` is of single events."""
-
-    start_ms: int
-    end_ms: int
-    n: int
-    mean: float
-    variance: float
-
-
-class Effect(NamedTuple):
-    """What counts as a change: `least` in standard deviations, absolute share, or ratio; severity at `large`."""
-
-    measure: Measure
-    least: float
-    large: float
+ADOPT_POINTS, ADOPT_MS = 10 * WARM_UP_POINTS, 30 * 60_000
+#: How much more a new version may differ from the incumbent.
+INHERITED_FACTOR = 1.5
+#: Weight of a point in the slow mean.
+SLOW = 1 / 32
+#: Times that a warm-up whose level moved is begun anew.
+MOST_TRIES = 4
 
 
 class Change(NamedTuple):
-    """A drift that begins or ends."""
+    """A drift that begins or ends. `onset_ms`: start of the first point of the new level."""
 
     state: Literal["drifted", "recovered"]
     before: float
     after: float
     scale: float
     onset_ms: int
+    start_ms: int
     detected_ms: int
-    points: int
+    windows: int
     detector: str
-    size: float
+    large: bool
 
 
-class Reference(msgspec.Struct):
-    """Events of the warm-up, merged; `scatter` is the variance of single events that its points would imply."""
+class Step(msgspec.Struct, array_like=True, frozen=True):
+    """A point that may belong to a new level."""
 
-    points: list[tuple[int, float, float]] = []
-    n: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
+    start_ms: int
+    windows: int
+    n: int
+    mean: float
+    watched: float
 
 
-class WatchState(msgspec.Struct):
-    """All that a watch remembers."""
+class WatchState(msgspec.Struct, array_like=True):
+    """All that a watch remembers. `direction` is 0 while stable, else where the drift went."""
 
-    reference: Reference = msgspec.field(default_factory=Reference)
+    reference: Reference | None = None
+    inherited: bool = False
+    warm: list[Warm] = []
+    tries: int = 0
     up: float = 0.0
     down: float = 0.0
-    run: list[tuple[int, int, float]] = []      # (start, n, mean) of the excursion, or of the drift
-    drifted: bool = False
-    near: int = 0
-    onset_ms: int = 0
+    run: list[Step] = []
+    slow: float = 0.0
+    slow_raw: float = 0.0
+    moved: bool = False
+    direction: int = 0
+    back: float = 0.0
     seen: int = 0
-    history: bytes = b""                        # float32 of what ADWIN has seen
+    since_ms: int = 0
+    occurred_ms: int = 0
+    complete: int = 0
+    history: bytes = b""
+    history_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """A statistic's detector; `add` points in time order."""
+    """A statistic's detectors; `add` points in time order."""
 
     effect: Effect
     delta: float
     state: WatchState = field(default_factory=WatchState)
-    _adwin: ADWIN | None = None
-    _history: array[float] = field(default_factory=lambda: array("f"))
+    memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
-        self._history = array("f", self.state.history)
-        self._adwin = _adwin(self.delta, self._history)
+        self.memory = Memory(self.delta, self.state.history, self.state.history_ms)
+
+    @classmethod
+    def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool) -> Watch:
+        """A watch that has a reference from the start."""
+        return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean))
 
     @property
     def ready(self) -> bool:
-        """True once the reference is frozen."""
-        return len(self.state.reference.points) == WARM_UP_POINTS
+        """True once there is a reference of its own."""
+        return self.state.reference is not None and not self.state.inherited
+
+    @property
+    def lens(self) -> Lens | None:
+        """How to read the next values; None while nothing is known."""
+        known = self.state.reference
+        return None if known is None else Lens(known.log, known.low, known.high, self.state.inherited)
 
     def snapshot(self) -> WatchState:
         """The state, for a codec."""
-        self.state.history = self._history.tobytes()
+        self.state.history, self.state.history_ms = bytes(self.memory.codes), self.memory.since_ms
         return self.state
 
     def add(self, point: Point) -> Change | None:
         """Take in a point; a change, if this one makes it certain."""
-        if not self.ready:
+        state = self.state
+        change = None
+        if state.reference is not None and not math.isnan(point.watched):
+            change = self._while_drifted(point, state.reference) if state.direction \
+                else self._while_stable(point, state.reference)
+        if not self.ready and not state.direction:
             self._warm(point)
-            return None
-        return self._while_drifted(point) if self.state.drifted else self._while_stable(point)
+        return change
 
-    def distance(self, mean: float) -> float:
-        """How far a level is from the reference, in the units of `effect.least`."""
-        before = self.state.reference.mean
-        match self.effect.measure:
-            case "sd":
-                spread = math.sqrt(self.state.reference.variance)
-                return abs(mean - before) / spread if spread > 0 else (math.inf if mean != before else 0.0)
-            case "ratio":
-                low, high = sorted((max(before, 1e-9), max(mean, 1e-9)))
-                return high / low
-            case _:
-                return abs(mean - before)
+    # -- learning -----------------------------------------------------------------------------------
 
     def _warm(self, point: Point) -> None:
-        reference = self.state.reference
-        reference.points.append((point.n, point.mean, point.variance))
-        if len(reference.points) < WARM_UP_POINTS:
-            return
-        reference.n = sum(n for n, _, _ in reference.points)
-        reference.mean = math.fsum(n * mean for n, mean, _ in reference.points) / reference.n
-        within = math.fsum(n * variance for n, _, variance in reference.points) / reference.n
-        scatter = math.fsum(n * (mean - reference.mean) ** 2 for n, mean, _ in reference.points)
-        reference.variance = max(within, scatter / (WARM_UP_POINTS - 1))
-
-    def _z(self, point: Point) -> float:
-        reference = self.state.reference
-        variance = reference.variance
-        if self.effect.measure == "share":
-            variance = max(variance, 1.0 / reference.n)      # a share of 0 or 1 was never exactly that
-        if self.effect.measure == "ratio":
-            variance = max(variance, (0.1 * reference.mean) ** 2)
-        error = math.sqrt(variance / point.n + variance / reference.n)
-        if error == 0.0:
-            return 0.0 if point.mean == reference.mean else math.copysign(Z_MOST, point.mean - reference.mean)
-        return max(-Z_MOST, min(Z_MOST, (point.mean - reference.mean) / error))
-
-    def _while_stable(self, point: Point) -> Change | None:
-        state, z = self.state, self._z(point)
-        state.up, state.down = max(0.0, state.up + z - K), max(0.0, state.down - z - K)
-        if state.up == 0.0 and state.down == 0.0:
-            state.run = []
-        else:
-            state.run = [*state.run[-63:], (point.start_ms, point.n, point.mean)]
-        detector = "page_hinkley" if max(state.up, state.down) > H else ""
-        if self._feed(z) and not detector:
-            detector = "adwin"
-        level = _level(state.run)
-        enough = len(state.run) >= LEAST_POINTS and self.distance(level) >= self.effect.least
-        if not detector or not enough:
-            return None
-        state.drifted, state.near, state.onset_ms, state.seen = True, 0, state.run[0][0], len(state.run)
-        return self._change("drifted", level, point, detector)
-
-    def _while_drifted(self, point: Point) -> Change | None:
         state = self.state
+        state.warm.append(Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance))
+        if len(state.warm) < WARM_UP_POINTS:
+            return
+        reference = learn(state.warm, self.effect)
+        if state.tries < MOST_TRIES and is_unsteady(state.warm, reference, self.effect):
+            state.tries += 1
+            del state.warm[:WARM_UP_POINTS // 2]
+            return
+        self._settle(reference)
+
+    def _settle(self, reference: Reference | None) -> None:
+        """Begin on a reference, or to learn one."""
+        kept = self.state
+        self.memory.clear()
+        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete)
+        if reference is not None:
+            self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
+
+    # -- stable -------------------------------------------------------------------------------------
+
+    def _least(self, reference: Reference) -> float:
+        return reference.unit(self.effect, self.effect.least) * (INHERITED_FACTOR if self.state.inherited else 1.0)
+
+    def _while_stable(self, point: Point, reference: Reference) -> Change | None:
+        state, error, least = self.state, reference.error(point.n), self._least(reference)
+        z = (point.watched - reference.mean) / error
+        allowance = max(K_LEAST, least / 2 / error)
+        state.up, state.down = _sum(state.up, z - allowance), _sum(state.down, -z - allowance)
+        state.slow += SLOW * (point.watched - state.slow)
+        state.slow_raw += SLOW * (point.mean - state.slow_raw)
+        state.moved = self.memory.add(z, point.start_ms) or state.moved
+        if state.up > 0.0 or (state.down > 0.0 and not self.effect.worse):
+            state.run = [*state.run[1 - RUN_POINTS:], _step(point)]
+        else:
+            state.run = []
+        if self.effect.worse and self._is_lasting_improvement(point):
+            self._settle(None)
+            return None
+        return self._by_cusum(point, reference, least) or self._by_adwin(point, reference, least)
+
+    def _is_lasting_improvement(self, point: Point) -> bool:
+        state = self.state
+        if state.down == 0.0:
+            state.seen = 0
+            return False
+        if state.seen == 0:
+            state.since_ms = point.start_ms
         state.seen += 1
-        state.run = [*state.run[-63:], (point.start_ms, point.n, point.mean)]
-        state.near = state.near + 1 if self._is_near(point) else 0
-        if state.near >= RECOVERY_POINTS:
-            change = self._change("recovered", _level(state.run[-RECOVERY_POINTS:]), point, "page_hinkley")
-            self._calm()
+        return state.down > H and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
+
+    def _by_cusum(self, point: Point, reference: Reference, least: float) -> Change | None:
+        state = self.state
+        direction = 1 if state.up > H else -1 if state.down > H and not self.effect.worse else 0
+        if not direction or len(state.run) < CONFIRM_POINTS:
+            return None
+        moved = [direction * (step.watched - reference.mean) for step in state.run]
+        if min(moved[-CONFIRM_POINTS:]) < least / 2:
+            return None
+        first = _onset([step.n * (by - least / 2) for step, by in zip(state.run, moved, strict=True)])
+        run = state.run[min(first, len(state.run) - CONFIRM_POINTS):]
+        if direction * (_level(run) - reference.mean) < least:
+            return None
+        return self._drift(point, reference, direction, _level(run), _raw_level(run), run[0].start_ms,
+                           sum(step.windows for step in run), "cusum")
+
+    def _by_adwin(self, point: Point, reference: Reference, least: float) -> Change | None:
+        """ADWIN saw a change since the level was last at the reference, and it has become one that matters."""
+        state = self.state
+        if not state.moved:
+            return None
+        by = state.slow - reference.mean
+        if abs(by) < least / 4:
+            state.moved = False
+        if abs(by) < least or (by < 0.0 and self.effect.worse):
+            return None
+        return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw,
+                           self.memory.onset_ms(point.start_ms), round(1 / SLOW) * point.windows, "adwin")
+
+    def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset_ms: int,
+               windows: int, detector: str) -> Change:
+        state = self.state
+        state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset_ms
+        state.warm = []
+        large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
+        name = f"incumbent_{detector}" if state.inherited else detector
+        return self._change("drifted", point, reference, watched, raw, onset_ms, windows, name, large)
+
+    # -- drifted ------------------------------------------------------------------------------------
+
+    def _while_drifted(self, point: Point, reference: Reference) -> Change | None:
+        state, error, least = self.state, reference.error(point.n), self._least(reference)
+        state.seen += 1
+        by = state.direction * (point.watched - reference.mean)
+        state.back = max(0.0, state.back + max(-STEP_MOST, min(STEP_MOST, (least / 2 - by) / error)))
+        state.run = [*state.run[1 - RUN_POINTS:], _step(point)] if state.back > 0.0 else []
+        is_near = len(state.run) >= CONFIRM_POINTS and abs(_level(state.run) - reference.mean) <= 0.75 * least
+        if state.back > H_BACK and is_near:
+            run = state.run
+            large = abs(_level(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
+            change = self._change("recovered", point, reference, _level(run), _raw_level(run), run[0].start_ms,
+                                  sum(step.windows for step in run), "cusum", large)
+            self._calm(reference)
             return change
-        if state.seen >= ADOPT_POINTS and point.end_ms - state.onset_ms >= ADOPT_MS:
-            self._calm()
-            state.reference = Reference()
+        if state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS:
+            self._settle(None)
         return None
 
-    def _is_near(self, point: Point) -> bool:
-        distance, least = self.distance(point.mean), self.effect.least
-        if self.effect.measure == "ratio":
-            return distance <= 1 + (least - 1) * RECOVERY_SHARE
-        return distance <= least * RECOVERY_SHARE or abs(self._z(point)) < 2.0
+    def _calm(self, reference: Reference) -> None:
+        inherited = self.state.inherited
+        self._settle(reference)
+        self.state.inherited = inherited
 
-    def _calm(self) -> None:
-        state = self.state
-        state.drifted, state.up, state.down, state.run, state.near, state.seen = False, 0.0, 0.0, [], 0, 0
-        self._history = array("f")
-        self._adwin = _adwin(self.delta, self._history)
-
-    def _change(self, kind: Literal["drifted", "recovered"], after: float, point: Point, detector: str) -> Change:
-        reference = self.state.reference
-        return Change(kind, reference.mean, after, math.sqrt(reference.variance), self.state.onset_ms, point.end_ms,
-                      len(self.state.run), detector, self.distance(after))
-
-    def _feed(self, z: float) -> bool:
-        """Give ADWIN a point; True if it sees a change."""
-        self._history.append(0.5 + z / 20)
-        if len(self._history) > ADWIN_POINTS:
-            self._history = self._history[-ADWIN_POINTS // 2:]
-            self._adwin = _adwin(self.delta, self._history)
-            return False
-        assert self._adwin is not None
-        self._adwin.update(self._history[-1])
-        return bool(self._adwin.drift_detected)
+    def _change(self, kind: Literal["drifted", "recovered"], point: Point, reference: Reference, watched: float,
+                raw: float, onset_ms: int, windows: int, detector: str, large: bool) -> Change:
+        return Change(kind, reference.level(reference.mean, reference.raw_mean), reference.level(watched, raw),
+                      reference.raw_spread, onset_ms, point.start_ms, point.end_ms, windows, detector, large)
 
 
-def _adwin(delta: float, history: array[float]) -> ADWIN:
-    detector = ADWIN(delta=delta, clock=1)
-    for value in history:
-        detector.update(value)
-    return detector
+def _sum(evidence: float, step: float) -> float:
+    return min(2 * H, max(0.0, evidence + max(-STEP_MOST, min(STEP_MOST, step))))
 
 
-def _level(run: list[tuple[int, int, float]]) -> float:
-    """The mean over the events of some points."""
-    total = sum(n for _, n, _ in run)
-    return math.fsum(n * mean for _, n, mean in run) / total if total else 0.0
+def _step(point: Point) -> Step:
+    return Step(point.start_ms, point.windows, point.n, point.mean, point.watched)
+
+
+def _onset(gains: list[float]) -> int:
+    """Where the suffix with the largest sum begins: the likeliest change point."""
+    best, at, total = -math.inf, 0, 0.0
+    for i in range(len(gains) - 1, -1, -1):
+        total += gains[i]
+        if total > best:
+            best, at = total, i
+    return at
+
+
+def _level(run: list[Step]) -> float:
+    return math.fsum(step.n * step.watched for step in run) / sum(step.n for step in run)
+
+
+def _raw_level(run: list[Step]) -> float:
+    return math.fsum(step.n * step.mean for step in run) / sum(step.n for step in run)

@@ -1,0 +1,129 @@
+"""The state of one component of a model: its versions, and the statistics watched in each. Bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agents.drift.grouping import Group
+from agents.drift.options import ERROR_RATE, RATE, DriftOptions, Statistic, effect_of
+from agents.drift.reference import never
+from agents.drift.watch import Watch, WatchState
+
+#: A version without events for so long is no incumbent while another has some; a statistic may make room for another.
+ACTIVE_MS = 600_000
+
+
+class VersionState(msgspec.Struct, array_like=True):
+    """A version as written; watches as (field, statistic, state), in the order in which they came up."""
+
+    taken_ms: int = -1
+    events: int = 0
+    group: Group = msgspec.field(default_factory=Group)
+    watches: list[tuple[str, str, WatchState]] = []
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """A version that is live. `taken_ms`: start of the last window taken in."""
+
+    taken_ms: int = -1
+    events: int = 0
+    group: Group = field(default_factory=Group)
+    watches: dict[Statistic, Watch] = field(default_factory=dict)
+
+
+class Component:
+    """Versions by name, least recently seen evicted; and so are a version's statistics."""
+
+    def __init__(self, options: DriftOptions) -> None:
+        self.options = options
+        self.versions: dict[str, Version] = {}
+
+    def version(self, name: str) -> Version:
+        """A version, new if it is not known."""
+        found = self.versions.get(name)
+        if found is None:
+            if len(self.versions) >= self.options.most_versions:
+                del self.versions[min(self.versions, key=lambda known: self.versions[known].taken_ms)]
+            found = self.versions[name] = Version()
+        return found
+
+    def watch(self, name: str, statistic: Statistic, now_ms: int) -> Watch | None:
+        """The watch of a version's statistic; None if there is no room for another."""
+        version = self.versions[name]
+        found = version.watches.get(statistic)
+        if found is None:
+            if "=" in statistic[0] and self._has_all_categories(version, statistic):
+                return None
+            if len(version.watches) >= self.options.most_statistics and not _evict(version, now_ms):
+                return None
+            found = version.watches[statistic] = self._new_watch(name, statistic, now_ms)
+            found.state.occurred_ms = now_ms
+        return found
+
+    def moved(self, statistic: Statistic) -> list[str]:
+        """Versions in which a statistic is drifted now."""
+        return [name for name, version in self.versions.items()
+                if (watch := version.watches.get(statistic)) is not None and watch.state.direction]
+
+    def _has_all_categories(self, version: Version, statistic: Statistic) -> bool:
+        base = statistic[0].partition("=")[0] + "="
+        return sum(name.startswith(base) for name, _ in version.watches) >= self.options.most_categories
+
+    def _new_watch(self, name: str, statistic: Statistic, now_ms: int) -> Watch:
+        """On the incumbent's reference if there is one; a category that comes up late, on not being there."""
+        effect, delta = effect_of(statistic), self.options.delta
+        incumbent = self._incumbent(name, statistic, now_ms)
+        if incumbent is not None and incumbent.state.reference is not None:
+            return Watch.on(effect, delta, incumbent.state.reference, inherited=True)
+        errors = self.versions[name].watches.get((ERROR_RATE, RATE))
+        if "=" in statistic[0] and errors is not None and errors.ready and errors.state.reference is not None:
+            return Watch.on(effect, delta, never(errors.state.reference.n), inherited=False)
+        return Watch(effect, delta)
+
+    def _incumbent(self, name: str, statistic: Statistic, now_ms: int) -> Watch | None:
+        """The watch of the version with the most events, those of the last minutes first."""
+        others = [(version.taken_ms >= now_ms - ACTIVE_MS, version.events, other, version.watches[statistic])
+                  for other, version in self.versions.items()
+                  if other != name and statistic in version.watches and version.watches[statistic].ready]
+        return max(others, key=lambda other: other[:3])[3] if others else None
+
+
+def _evict(version: Version, now_ms: int) -> bool:
+    """Forget the statistic that is longest unseen, unless all are in use."""
+    oldest = min(version.watches, key=lambda key: version.watches[key].state.occurred_ms)
+    if version.watches[oldest].state.occurred_ms >= now_ms - ACTIVE_MS:
+        return False
+    del version.watches[oldest]
+    return True
+
+
+class Codec:
+    """Components as msgpack."""
+
+    def __init__(self, options: DriftOptions) -> None:
+        self.options = options
+
+    def new(self, key: str) -> Component:
+        return Component(self.options)
+
+    def encode(self, key: str, state: Component) -> bytes:
+        return msgspec.msgpack.encode({
+            name: VersionState(version.taken_ms, version.events, version.group,
+                               [(*statistic, watch.snapshot()) for statistic, watch in version.watches.items()])
+            for name, version in state.versions.items()})
+
+    def decode(self, key: str, data: bytes) -> Component:
+        """Raises ValueError if the bytes are damaged."""
+        try:
+            versions = msgspec.msgpack.decode(data, type=dict[str, VersionState])
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"drift state is damaged: {error}") from None
+        component = Component(self.options)
+        for name, kept in versions.items():
+            watches = {(field, statistic): Watch(effect_of((field, statistic)), self.options.delta, state)
+                       for field, statistic, state in kept.watches}
+            component.versions[name] = Version(kept.taken_ms, kept.events, kept.group, watches)
+        return component

@@ -1,0 +1,117 @@
+"""A field's summary over a window, added up through a lens: plain moments, logarithms, winsorised sums."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from agents.drift.reference import Lens
+from schemas.windows import Summary
+from streams.windows.sketch import BIAS, GAMMA, LOG_GAMMA, bucket_value
+
+#: Values are held within this, so that their squares and sums stay finite.
+LARGEST = 1e100
+#: Logarithms of what is not positive (a latency of 0 ms).
+LOG_FLOOR = math.log(1e-3)
+_LOG_SHIFT = math.log(2 / (GAMMA + 1)) - BIAS * LOG_GAMMA
+
+
+class Cell(msgspec.Struct, array_like=True):
+    """A field over the windows of a group. `log_n` and `watched_n` count the values in those sums."""
+
+    n: int = 0
+    missing: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    log_n: int = 0
+    log_sum: float = 0.0
+    log_squares: float = 0.0
+    watched_n: int = 0
+    watched: float = 0.0
+
+    def add(self, summary: Summary, lens: Lens | None, floor: bool) -> None:
+        """Take in a window (Chan's merge). `floor`: zeros have a logarithm, that of the least value."""
+        self.missing += summary.missing
+        n = summary.count
+        if not n:
+            return
+        mean = max(-LARGEST, min(LARGEST, summary.mean or 0.0))
+        total = self.n + n
+        delta = mean - self.mean
+        self.m2 += min(summary.m2, LARGEST * LARGEST) + delta * delta * self.n * n / total
+        self.mean += delta * n / total
+        self.n = total
+        if lens is not None:
+            self.watched_n += n
+            self.watched += logs_through(summary, mean, lens) if lens.log else sum_through(summary, mean, lens)
+        if (lens is None or lens.learning) and (floor or (summary.min is not None and summary.min > 0.0)):
+            self._add_logs(summary, mean)
+
+    def _add_logs(self, summary: Summary, mean: float) -> None:
+        self.log_n += summary.count
+        if not summary.sketch:
+            log = math.log(mean) if mean > 0 else LOG_FLOOR
+            self.log_sum += summary.count * log
+            self.log_squares += summary.count * log * log
+            return
+        for code, count in summary.sketch:
+            log = log_value(code)
+            self.log_sum += count * log
+            self.log_squares += count * log * log
+
+    def log_moments(self) -> tuple[float, float]:
+        """Mean and variance of the logarithms; NaN if some are unknown."""
+        if self.log_n < self.n:
+            return math.nan, math.nan
+        mean = self.log_sum / self.n
+        return mean, max(0.0, self.log_squares / self.n - mean * mean)
+
+    def watched_mean(self) -> float:
+        """The mean through the lens; NaN if some values came before there was one."""
+        return self.watched / self.n if self.watched_n == self.n else math.nan
+
+
+def log_value(code: int) -> float:
+    """The logarithm of the value that a sketch's bucket stands for."""
+    return code * LOG_GAMMA + _LOG_SHIFT if code > 0 else LOG_FLOOR
+
+
+def logs_through(summary: Summary, mean: float, lens: Lens) -> float:
+    """Sum of the logarithms, each held within the lens."""
+    if not summary.sketch:
+        log = math.log(mean) if mean > 0 else LOG_FLOOR
+        return summary.count * max(lens.low, min(lens.high, log))
+    return math.fsum(count * max(lens.low, min(lens.high, log_value(code))) for code, count in summary.sketch)
+
+
+def sum_through(summary: Summary, mean: float, lens: Lens) -> float:
+    """Sum of the values, each held within the lens; exact unless some of them are outside.
+
+    Then those outside are known by their buckets only, within 1%. What is left within is the sum less theirs, or the
+    sum of its own buckets, whichever is off by less; a single value outside on either side is known exactly.
+    """
+    n, low, high = summary.count, lens.low, lens.high
+    least, most = summary.min, summary.max
+    if least is None or most is None or not summary.sketch:
+        return n * max(low, min(high, mean))
+    if least >= low and most <= high:
+        return n * mean
+    above, below, outside, outside_size, inside, inside_size = 0, 0, 0.0, 0.0, 0.0, 0.0
+    for code, count in summary.sketch:
+        value = max(least, min(most, bucket_value(code)))
+        if value > high:
+            above += count
+        elif value < low:
+            below += count
+        else:
+            inside += count * value
+            inside_size += count * abs(value)
+            continue
+        outside += count * value
+        outside_size += count * abs(value)
+    if above <= 1 and below <= 1:
+        outside, outside_size = above * most + below * least, 0.0
+    within = n - above - below
+    left = n * mean - outside if outside_size <= inside_size else inside
+    return above * high + below * low + max(within * low, min(within * high, left))

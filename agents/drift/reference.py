@@ -1,0 +1,145 @@
+r"""What a statistic was like: learnt from the points of a warm-up, then frozen.
+
+Later points are read through the reference's `Lens`. Means are winsorised: each event counts at most three standard
+deviations from the reference, so that no handful of events moves a point; this biases a mean by at most 1/12 of that
+deviation (Chebyshev), which is less than any change that counts. Latency, and features that are positive and skewed,
+are read as logarithms, which a window's log-bucket sketch gives within 1%.
+
+The standard error of a point is sqrt(v / n + v / N), n its events, N those of the reference. v is the variance of
+single events, or what the scatter of the points implies if that is more (events of a window are often alike), and no
+less than R^2 / N for a range of R: what was constant for N events may yet be seen to vary once in N.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from agents.drift.options import Effect
+
+#: Points of a warm-up.
+WARM_UP_POINTS = 15
+WINSOR_SD = 3.0
+#: Standard deviations between two halves of a warm-up that make the older one no part of the reference.
+UNSTEADY_Z = 4.0
+
+
+class Lens(NamedTuple):
+    """How to read values: as logarithms or as they are, within [low, high]; `learning`: keep raw ones besides."""
+
+    log: bool
+    low: float
+    high: float
+    learning: bool
+
+
+class Point(NamedTuple):
+    """A statistic over one group of windows; variances are of single events.
+
+    `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.
+    """
+
+    start_ms: int
+    end_ms: int
+    windows: int
+    n: int
+    mean: float
+    variance: float
+    log_mean: float = math.nan
+    log_variance: float = math.nan
+    watched: float = math.nan
+
+
+class Reference(msgspec.Struct, array_like=True, frozen=True):
+    """n events. `mean`, `spread`, `variance`, `low` and `high` are in the lens's unit, `raw` ones in the field's.
+
+    `variance` is for standard errors, `spread` (standard deviation) for effects.
+    """
+
+    n: int
+    log: bool
+    mean: float
+    spread: float
+    variance: float
+    low: float
+    high: float
+    raw_mean: float
+    raw_spread: float
+
+    def error(self, n: int) -> float:
+        """Standard error of the difference to a point of n events."""
+        return math.sqrt(self.variance / n + self.variance / self.n)
+
+    def unit(self, effect: Effect, size: float) -> float:
+        """An effect's size in the lens's unit."""
+        if effect.measure == "sd":
+            return size * self.spread
+        return math.log(size) if effect.measure == "ratio" else size
+
+    def level(self, watched: float, raw: float) -> float:
+        """What to tell people: the mean, or the geometric mean under a logarithm."""
+        return math.exp(min(watched, 300.0)) if self.log else raw
+
+
+class Warm(NamedTuple):
+    """What is kept of a warm-up's point."""
+
+    n: int
+    mean: float
+    variance: float
+    log_mean: float
+    log_variance: float
+
+
+def learn(points: Sequence[Warm], effect: Effect) -> Reference:
+    """The reference that these points make."""
+    raw = _moments([(p.n, p.mean, p.variance) for p in points])
+    raw_spread = math.sqrt(raw.total)
+    positive = not any(math.isnan(p.log_mean) for p in points)
+    log = positive and (effect.measure == "ratio" or (effect.measure == "sd" and raw_spread > raw.mean))
+    seen = _moments([(p.n, p.log_mean, p.log_variance) for p in points]) if log else raw
+    spread = max(math.sqrt(seen.total), 1e-6 * abs(seen.mean), 1e-12)
+    reach = WINSOR_SD * spread
+    if effect.measure == "ratio":
+        reach = max(reach, 2.0 * math.log(effect.large))
+    elif effect.measure == "share":
+        reach = 1.0
+    variance = max(seen.within, seen.scatter, reach * reach / seen.n)
+    return Reference(seen.n, log, seen.mean, spread, variance, seen.mean - reach, seen.mean + reach,
+                     raw.mean, raw_spread)
+
+
+def never(n: int) -> Reference:
+    """The reference of a category that n events were without."""
+    return Reference(n, False, 0.0, 1e-12, 1.0 / n, -1.0, 1.0, 0.0, 0.0)
+
+
+def is_unsteady(points: Sequence[Warm], reference: Reference, effect: Effect) -> bool:
+    """True if the newer half of a warm-up lies elsewhere than the older."""
+    half = len(points) // 2
+    means = [(p.n, p.log_mean if reference.log else p.mean, p.log_variance if reference.log else p.variance)
+             for p in points]
+    older, newer = _moments(means[:half]), _moments(means[half:])
+    moved = abs(newer.mean - older.mean)
+    variance = max(older.within, newer.within, older.scatter, newer.scatter, 1e-24)
+    return (moved >= reference.unit(effect, effect.least)
+            and moved > UNSTEADY_Z * math.sqrt(variance / older.n + variance / newer.n))
+
+
+class _Moments(NamedTuple):
+    n: int
+    mean: float
+    within: float       # variance of events inside points
+    scatter: float      # variance of events that the points' scatter implies
+    total: float        # variance of all events
+
+
+def _moments(points: Sequence[tuple[int, float, float]]) -> _Moments:
+    n = sum(m for m, _, _ in points)
+    mean = math.fsum(m * x for m, x, _ in points) / n
+    within = math.fsum(m * v for m, _, v in points) / n
+    between = math.fsum(m * (x - mean) * (x - mean) for m, x, _ in points)
+    return _Moments(n, mean, within, between / max(1, len(points) - 1), within + between / n)
