@@ -12,40 +12,25 @@ too late. A pane stays in memory until its parent can no longer be amended.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import defaultdict
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.aggregation.calendar import Calendar
+from agents.aggregation.intake import Intake
+from agents.aggregation.options import AggregationOptions
+from agents.aggregation.state import Codec, State, States, meta, pane
 from schemas.windows import MetricWindow, window_id
-from streams.batch import SeriesKey, TelemetryBatch
-from streams.settings import Settings
-from streams.state.keyed import META, Entry, KeyedStates
-from streams.windows import pane as panes
-from streams.windows import sketch
-from streams.windows.pane import Pane
+from streams.batch import TelemetryBatch
+from streams.state.keyed import META, Entry
+from streams.windows import grouping, sketch, summary, watermark
+from streams.windows.layout import Layouts
+from streams.windows.panes import Grid, Pane, PaneKey
 
-_UNIT = "\x1f"
-_NEVER = -(1 << 62)
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationOptions:
-    """Milliseconds throughout; granularities ascend, each dividing the next."""
-
-    granularities_ms: tuple[int, ...] = (1_000, 10_000, 60_000)
-    delay_ms: int = 1_000
-    grace_ms: int = 30_000
-    idle_ms: int = 2_000
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> AggregationOptions:
-        return cls(settings.granularities_ms, settings.watermark_delay_ms, settings.grace_ms, settings.idle_ms)
+__all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 
 
 class AggregationResult(NamedTuple):
@@ -55,303 +40,148 @@ class AggregationResult(NamedTuple):
     too_late: NDArray[np.int64]
 
 
-class PaneKey(NamedTuple):
-    """Where a pane belongs."""
-
-    series: SeriesKey
-    size_ms: int
-    start_ms: int
-
-    @property
-    def end_ms(self) -> int:
-        return self.start_ms + self.size_ms
-
-    def text(self) -> str:
-        return _UNIT.join((*self.series, str(self.size_ms), str(self.start_ms)))
-
-    @staticmethod
-    def parse(text: str) -> PaneKey:
-        environment, model, version, component, size, start = text.split(_UNIT)
-        return PaneKey(SeriesKey(environment, model, version, component), int(size), int(start))
-
-
-class Meta(msgspec.Struct):
-    """The partition's own state."""
-
-    newest_ms: int = _NEVER
-    too_late: int = 0
-
-
-class Codec:
-    """Panes and META as bytes."""
-
-    def new(self, key: str) -> Pane | Meta:
-        return Meta() if key == META else Pane()
-
-    def encode(self, key: str, state: Pane | Meta) -> bytes:
-        return msgspec.msgpack.encode(state) if isinstance(state, Meta) else state.encode()
-
-    def decode(self, key: str, data: bytes) -> Pane | Meta:
-        return msgspec.msgpack.decode(data, type=Meta) if key == META else Pane.decode(data)
-
-
-@dataclass(slots=True)
-class _Index:
-    """Where the partition's panes are; in memory only, made from the keys."""
-
-    states: KeyedStates[Pane | Meta]
-    to_close: list[tuple[int, int, PaneKey]] = field(default_factory=list)     # (end, size, key)
-    to_drop: list[tuple[int, PaneKey]] = field(default_factory=list)           # (last use, key)
-    known: set[PaneKey] = field(default_factory=set)
-    children: dict[PaneKey, set[int]] = field(default_factory=lambda: defaultdict(set))
-    last_batch_ms: int = 0
-
-
 class AggregationEngine:
-    """One a worker; the state is in the KeyedStates of each partition."""
+    """One a worker; the state is in the KeyedStates of each partition.
+
+    Changed granularities: what was under way is emitted once as it is (`foreign_panes` counts it), so that nothing is
+    lost; coarser windows of the new sizes that were under way then hold only what came later.
+    """
 
     def __init__(self, options: AggregationOptions | None = None) -> None:
         self.options = options or AggregationOptions()
-        self.codec = Codec()
-        self.ignored_values = 0
-        self._indices: dict[int, _Index] = {}
-        sizes = self.options.granularities_ms
-        self._finest = sizes[0]
-        self._parent_size = dict(itertools.pairwise(sizes))
+        self.layouts = Layouts(self.options.max_fields, self.options.max_categories)
+        self.codec = Codec(self.layouts)
+        self.grid = Grid(self.options.granularities_ms)
+        self.intake = Intake(self.grid.finest_ms, self.layouts)
+        self.foreign_panes = 0
+        self._calendars: weakref.WeakKeyDictionary[States, Calendar] = weakref.WeakKeyDictionary()
 
     def warm(self) -> None:
         """Compile the kernels, or load them from their cache."""
-        one = np.zeros(1, np.int64)
-        panes.accumulate(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1), one, 1, np.ones(1, np.bool_),
-                         panes.empty_cells(1), one - 1, one.copy())
-        panes.merge_cells(panes.empty_cells(1), panes.empty_cells(1), one)
+        keys, buckets = np.zeros(1, np.int64), np.zeros(1, np.int32)
+        grouping.distinct(keys)
+        grouping.by_group(keys, 1)
+        grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), 0, keys, 1)
+        summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy())
+        sketch.merged(buckets, keys, buckets, keys)
+        summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
 
-    def run(self, batch: TelemetryBatch, states: KeyedStates[Pane | Meta], topic: str,
-            now_ms: int = 0) -> AggregationResult:
+    def run(self, batch: TelemetryBatch, states: States, topic: str, now_ms: int = 0) -> AggregationResult:
         """Take in a batch. `now_ms` is the wall clock, for the idle clock only."""
-        index = self._index(states)
-        index.last_batch_ms = now_ms
-        meta_entry, meta = self._meta(states)
-        rows = np.flatnonzero(batch.offset > meta_entry.fence.get(topic, -1))
-        if not len(rows):
-            return AggregationResult([], rows)
-        late = self._too_late(batch.ts_ms[rows], meta)
-        touched = self._accumulate(batch, rows[~late], states, index, topic)
-        meta.newest_ms = max(meta.newest_ms, int(batch.ts_ms[rows].max()))
-        meta.too_late += int(late.sum())
-        states.touch(meta_entry, topic, batch.last_offset)
-        windows = self._amend(touched, states, index, meta)
-        windows += self._close(states, index, meta.newest_ms - self.options.delay_ms)
-        self._drop(states, index, meta)
-        return AggregationResult(windows, rows[late])
+        calendar, entry = self._calendar(states), states.entry(META)
+        calendar.last_batch_ms = now_ms
+        first_row = int(np.searchsorted(batch.offset, entry.fence.get(topic, -1), side="right"))
+        if first_row == len(batch):
+            return AggregationResult([], np.empty(0, np.int64))
+        ts_ms, of_partition, options = batch.ts_ms[first_row:], meta(entry), self.options
+        late = watermark.too_late(ts_ms, of_partition.newest_ms, self.grid.finest_ms, options.delay_ms,
+                                  options.grace_ms)
+        touched = self.intake.add(batch, first_row, late, states, topic)
+        for item in touched:
+            calendar.add(item.key, lambda key: _emitted(key, states))
+        of_partition.newest_ms = max(of_partition.newest_ms, int(ts_ms.max()))
+        of_partition.too_late += int(late.sum())
+        states.touch(entry, topic, batch.last_offset)
+        over_ms = watermark.closing_ms(of_partition.newest_ms, options.delay_ms)
+        amended = [item.key for item in touched if pane(item.entry).emitted]
+        windows = self._emit_again(amended, states, over_ms) + self._close(states, over_ms)
+        for key in calendar.over(over_ms):
+            states.drop(key.text())
+        return AggregationResult(windows, np.flatnonzero(late) + first_row)
 
-    def idle(self, states: KeyedStates[Pane | Meta], now_ms: int) -> list[MetricWindow]:
+    def idle(self, states: States, now_ms: int) -> list[MetricWindow]:
         """Close what the wall clock says is over, when no batch has come for `idle_ms`."""
-        index = self._index(states)
-        _, meta = self._meta(states)
-        if index.last_batch_ms == 0:
-            index.last_batch_ms = now_ms
-        waited = now_ms - index.last_batch_ms
-        if waited < self.options.idle_ms or meta.newest_ms == _NEVER or not index.to_close:
+        calendar, newest_ms = self._calendar(states), meta(states.entry(META)).newest_ms
+        if calendar.last_batch_ms == 0:
+            calendar.last_batch_ms = now_ms
+        waited = now_ms - calendar.last_batch_ms
+        if waited < self.options.idle_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
             return []
-        return self._close(states, index, meta.newest_ms + waited - self.options.delay_ms)
-
-    # -- events -----------------------------------------------------------------------------------
-
-    def _too_late(self, ts_ms: NDArray[np.int64], meta: Meta) -> NDArray[np.bool_]:
-        before = np.maximum.accumulate(np.concatenate(([meta.newest_ms], ts_ms[:-1])))
-        ends = ts_ms - ts_ms % self._finest + self._finest
-        late: NDArray[np.bool_] = ends + self.options.grace_ms <= before - self.options.delay_ms
-        return late
-
-    def _accumulate(self, batch: TelemetryBatch, rows: NDArray[np.int64], states: KeyedStates[Pane | Meta],
-                    index: _Index, topic: str) -> list[tuple[PaneKey, Entry[Pane | Meta]]]:
-        """Add rows to the finest panes, one kernel call; returns the panes touched."""
-        starts = batch.ts_ms[rows] // self._finest
-        low = int(starts.min()) if len(rows) else 0
-        span = int(starts.max()) - low + 1 if len(rows) else 1
-        combined, where = np.unique(batch.series[rows].astype(np.int64) * span + (starts - low), return_inverse=True)
-        touched: list[tuple[PaneKey, Entry[Pane | Meta]]] = []
-        fences = np.empty(len(combined), np.int64)
-        for at, code in enumerate(combined.tolist()):
-            key = PaneKey(batch.keys[code // span], self._finest, (code % span + low) * self._finest)
-            entry = states.entry(key.text())
-            fences[at] = entry.fence.get(topic, -1)
-            touched.append((key, entry))
-        fresh = batch.offset[rows] > fences[where]
-        if fresh.any():
-            self._add(batch, rows[fresh], where[fresh], [entry.state for _, entry in touched])
-        kept = []
-        counts = np.bincount(where[fresh], minlength=len(touched))
-        for (key, entry), count in zip(touched, counts.tolist(), strict=True):
-            if count:
-                states.touch(entry, topic, batch.last_offset)
-                self._know(index, key, entry.state)
-                kept.append((key, entry))
-        return kept
-
-    def _add(self, batch: TelemetryBatch, rows: NDArray[np.int64], where: NDArray[np.int64],
-             found: list[Pane | Meta]) -> None:
-        fields = max(1, len(batch.fields))
-        pane_of_row = np.full(len(batch), -1, np.int64)
-        pane_of_row[rows] = where
-        sketched = np.array(["=" not in name for name in batch.fields] or [False])
-        cells = panes.empty_cells(len(found) * fields)
-        first = np.full(len(cells), -1, np.int64)
-        packed = np.empty(len(batch.value), np.int64)
-        slots = np.array([[pane.names.get(name, -1) for name in batch.fields] or [-1]  # type: ignore[union-attr]
-                          for pane in found], np.int64)
-        for at, pane in enumerate(found):
-            assert isinstance(pane, Pane)
-            has = np.flatnonzero(slots[at] >= 0)
-            cells[at * fields + has] = pane.table[slots[at, has]]
-        panes.accumulate(batch.start, batch.field, batch.value, pane_of_row, fields, sketched, cells, first, packed)
-        keys, counts = np.unique(packed[packed >= 0], return_counts=True)
-        owner = keys >> 18
-        edges = np.searchsorted(owner, np.arange(len(found) + 1) * fields)
-        events = np.bincount(where, minlength=len(found)).tolist()
-        errors = np.bincount(where, weights=batch.error[rows], minlength=len(found)).tolist()
-        for at, pane in enumerate(found):
-            assert isinstance(pane, Pane)
-            pane.count += events[at]
-            pane.errors += int(errors[at])
-            own = slice(at * fields, (at + 1) * fields)
-            self._store(pane, batch.fields, slots[at], cells[own], first[own])
-            part = slice(edges[at], edges[at + 1])
-            slot = slots[at][owner[part] - at * fields]
-            keep = slot >= 0
-            if keep.any():
-                codes = (keys[part] & ((1 << 18) - 1)) - sketch.SPAN
-                pane.add_sketch(slot[keep], codes[keep], counts[part][keep])
-
-    def _store(self, pane: Pane, names: list[str], slots: NDArray[np.int64], cells: panes.FloatArray,
-               first: NDArray[np.int64]) -> None:
-        """Put a pane's cells back, making slots for new fields in the order in which they came."""
-        seen = np.flatnonzero(first >= 0)
-        fresh = seen[slots[seen] < 0]
-        plain = seen[slots[seen] >= 0]
-        pane.table[slots[plain]] = cells[plain]
-        for at in fresh[np.argsort(first[fresh])].tolist():
-            slots[at] = pane.slot(names[at])
-            if slots[at] < 0:
-                values = int(cells[at, panes.COUNT] + cells[at, panes.MISSING])
-                pane.ignored += values
-                self.ignored_values += values
-            else:
-                panes.merge_cells(pane.table, cells[at:at + 1], slots[at:at + 1])
+        return self._close(states, watermark.closing_ms(newest_ms, self.options.delay_ms, waited))
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _amend(self, touched: list[tuple[PaneKey, Entry[Pane | Meta]]], states: KeyedStates[Pane | Meta],
-               index: _Index, meta: Meta) -> list[MetricWindow]:
-        """Publish again what was closed before this batch changed it."""
-        stale = {key for key, entry in touched if _pane(entry).emitted}
-        return self._publish_again(stale, states, index, meta.newest_ms - self.options.delay_ms)
+    def _close(self, states: States, over_ms: int) -> list[MetricWindow]:
+        """Emit panes that end at or before the watermark. One that began late amends its emitted parents."""
+        windows = self._let_go(states, over_ms)
+        stale: set[PaneKey] = set()
+        for key in self._calendar(states).closing(over_ms):
+            if not _emitted(key, states):
+                windows.append(self._emit(key, states, over_ms))
+                stale |= self._emitted_parent(key, states)
+        return windows + self._emit_again(stale, states, over_ms)
 
-    def _publish_again(self, stale: set[PaneKey], states: KeyedStates[Pane | Meta], index: _Index,
-                       watermark_ms: int) -> list[MetricWindow]:
-        """Published panes that changed, and their published parents, from fine to coarse."""
-        windows = []
-        while stale:
-            parents = set()
-            for key in sorted(stale, key=lambda key: (key.size_ms, key.start_ms, key.series)):
-                windows.append(self._emit(key, states, index, watermark_ms))
-                parents |= self._published_parent(key, states)
-            stale = parents
+    def _emit_again(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[MetricWindow]:
+        """Emitted panes that changed, and their emitted parents, from fine to coarse."""
+        windows, stale = [], set(keys)
+        for size in self.grid.sizes_ms:
+            for key in sorted(key for key in stale if key.size_ms == size):
+                windows.append(self._emit(key, states, over_ms))
+                stale |= self._emitted_parent(key, states)
         return windows
 
-    def _published_parent(self, key: PaneKey, states: KeyedStates[Pane | Meta]) -> set[PaneKey]:
-        parent = self._parent(key)
-        if parent is None or parent.text() not in states or not _pane(states.entry(parent.text())).emitted:
-            return set()
-        return {parent}
+    def _emitted_parent(self, key: PaneKey, states: States) -> set[PaneKey]:
+        parent = self.grid.parent(key)
+        return {parent} if parent is not None and _emitted(parent, states) else set()
 
-    def _close(self, states: KeyedStates[Pane | Meta], index: _Index, watermark_ms: int) -> list[MetricWindow]:
-        """Publish panes that end at or before the watermark. One that began late amends its published parents."""
-        windows: list[MetricWindow] = []
-        stale: set[PaneKey] = set()
-        while index.to_close and index.to_close[0][0] <= watermark_ms:
-            _, _, key = heapq.heappop(index.to_close)
-            if not _pane(states.entry(key.text())).emitted:
-                windows.append(self._emit(key, states, index, watermark_ms))
-                stale |= self._published_parent(key, states)
-        return windows + self._publish_again(stale, states, index, watermark_ms)
+    def _emit(self, key: PaneKey, states: States, over_ms: int) -> MetricWindow:
+        entry = states.entry(key.text())
+        if key.size_ms != self.grid.finest_ms:
+            self._roll_up(key, entry, states)
+        closed = pane(entry)
+        if closed.emitted:
+            closed.revision += 1
+        closed.emitted = True
+        states.touch(entry)
+        return _window(key, closed, states.partition, over_ms)
 
-    def _roll_up(self, key: PaneKey, entry: Entry[Pane | Meta], states: KeyedStates[Pane | Meta],
-                 index: _Index) -> None:
+    def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
-        old, new = _pane(entry), Pane()
+        old, new = pane(entry), Pane(self.layouts.empty)
         new.revision, new.emitted = old.revision, old.emitted
-        size = self._child_size(key.size_ms)
-        for start in sorted(index.children[key]):
-            new.merge(_pane(states.entry(PaneKey(key.series, size, start).text())))
+        for part in self._calendar(states).parts(key):
+            new.merge(pane(states.entry(part.text())), self.layouts)
         entry.state = new
 
-    def _emit(self, key: PaneKey, states: KeyedStates[Pane | Meta], index: _Index,
-              watermark_ms: int) -> MetricWindow:
-        entry = states.entry(key.text())
-        if key.size_ms != self._finest:
-            self._roll_up(key, entry, states, index)
-        pane = _pane(entry)
-        if pane.emitted:
-            pane.revision += 1
-        pane.emitted = True
-        states.touch(entry)
-        return MetricWindow.model_construct(
-            schema_version=1, **key.series._asdict(), start_ms=key.start_ms, size_ms=key.size_ms,
-            window_id=window_id(*key.series, key.size_ms, key.start_ms, states.partition),
-            partition=states.partition, count=pane.count, errors=pane.errors, revision=pane.revision,
-            closed_ms=max(0, watermark_ms), fields=pane.summaries())
+    # -- restored partitions ----------------------------------------------------------------------
 
-    def _drop(self, states: KeyedStates[Pane | Meta], index: _Index, meta: Meta) -> None:
-        """Forget panes that nothing can amend any more."""
-        over = meta.newest_ms - self.options.delay_ms
-        while index.to_drop and index.to_drop[0][0] <= over:
-            _, key = heapq.heappop(index.to_drop)
-            states.drop(key.text())
-            index.known.discard(key)
-            index.children.pop(key, None)
-
-    # -- the index --------------------------------------------------------------------------------
-
-    def _index(self, states: KeyedStates[Pane | Meta]) -> _Index:
-        index = self._indices.get(states.partition)
-        if index is None or index.states is not states:
-            index = self._indices[states.partition] = _Index(states)
-            for text in states.keys():  # noqa: SIM118
+    def _calendar(self, states: States) -> Calendar:
+        found = self._calendars.get(states)
+        if found is None:
+            found = self._calendars[states] = Calendar(self.grid, self.options.grace_ms)
+            for text in list(states.keys()):
                 key = PaneKey.parse(text)
-                self._know(index, key, states.entry(text).state)
-        return index
+                if self._fits(key, states):
+                    found.add(key, lambda key: _emitted(key, states))
+                else:
+                    found.foreign.append(key)
+        return found
 
-    def _know(self, index: _Index, key: PaneKey, state: Pane | Meta) -> None:
-        """Plan when a pane closes and when it is dropped, and its parents with it."""
-        if key in index.known:
-            return
-        index.known.add(key)
-        if not (isinstance(state, Pane) and state.emitted):
-            heapq.heappush(index.to_close, (key.end_ms, key.size_ms, key))
-        parent = self._parent(key)
-        last_use = (parent or key).end_ms + self.options.grace_ms
-        heapq.heappush(index.to_drop, (last_use, key))
-        if parent is not None:
-            index.children[parent].add(key.start_ms)
-            text = parent.text()
-            self._know(index, parent, index.states.entry(text).state if text in index.states else Pane())
+    def _fits(self, key: PaneKey, states: States) -> bool:
+        """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
+        return key.size_ms == self.grid.finest_ms or (key.size_ms in self.grid.sizes_ms and _emitted(key, states))
 
-    def _parent(self, key: PaneKey) -> PaneKey | None:
-        size = self._parent_size.get(key.size_ms)
-        return PaneKey(key.series, size, key.start_ms - key.start_ms % size) if size else None
-
-    def _child_size(self, size_ms: int) -> int:
-        sizes = self.options.granularities_ms
-        return sizes[sizes.index(size_ms) - 1]
-
-    def _meta(self, states: KeyedStates[Pane | Meta]) -> tuple[Entry[Pane | Meta], Meta]:
-        entry = states.entry(META)
-        assert isinstance(entry.state, Meta)
-        return entry, entry.state
+    def _let_go(self, states: States, over_ms: int) -> list[MetricWindow]:
+        """Emit panes of other granularities as they are, and drop them."""
+        windows = []
+        foreign = self._calendar(states).foreign
+        while foreign:
+            key = foreign.pop()
+            self.foreign_panes += 1
+            if not _emitted(key, states):
+                windows.append(_window(key, pane(states.entry(key.text())), states.partition, over_ms))
+            states.drop(key.text())
+        return windows
 
 
-def _pane(entry: Entry[Pane | Meta]) -> Pane:
-    assert isinstance(entry.state, Pane)
-    return entry.state
+def _emitted(key: PaneKey, states: States) -> bool:
+    text = key.text()
+    return text in states and pane(states.entry(text)).emitted
+
+
+def _window(key: PaneKey, closed: Pane, partition: int, over_ms: int) -> MetricWindow:
+    return MetricWindow.model_construct(
+        schema_version=1, **key.series._asdict(), start_ms=key.start_ms, size_ms=key.size_ms,
+        window_id=window_id(*key.series, key.size_ms, key.start_ms, partition), partition=partition,
+        count=closed.count, errors=closed.errors, revision=closed.revision, closed_ms=max(0, over_ms),
+        fields=closed.summaries())

@@ -1,1 +1,1 @@
-"""Event-time windows: pane arithmetic, mergeable summaries, quantile sketches."""
+"""Event-time windows: the grid of time, watermarks, mergeable summaries, quantile sketches."""

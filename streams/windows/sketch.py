@@ -7,10 +7,13 @@ coded as one integer that ascends with the value: sign(v) * (i + BIAS), and 0 fo
 Source: Masson, Rim, Lee: DDSketch, VLDB 2019. Deviation: when a sketch outgrows `MAX_BUCKETS`, its lowest buckets
 collapse into one, so that low quantiles lose their bound first.
 Cost: one logarithm a value. Units: as the values.
+Invariant: however values are ordered, cut and merged, the buckets are the same: the highest MAX_BUCKETS codes ever
+seen, the lowest of them with everything below it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -23,10 +26,15 @@ GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 LOG_GAMMA = math.log(GAMMA)
 #: Above every |i| a finite double can have.
 BIAS = 40_000
-#: Larger than every code; codes + SPAN are positive.
+#: Larger than every code; codes + SPAN are positive and take CODE_BITS.
 SPAN = 1 << 17
+CODE_BITS = 18
+CODE_MASK = (1 << CODE_BITS) - 1
 MAX_BUCKETS = 1_024
+#: Values that wait, as keys, to be sorted and counted.
+_MAX_WAITING = 4_096
 
+KeyArray = NDArray[np.int32]
 IntArray = NDArray[np.int64]
 
 
@@ -52,7 +60,7 @@ def quantile(buckets: Sequence[tuple[int, int]], q: float) -> float | None:
 
     Within 1% of the value at rank floor(q * (n - 1)).
     """
-    rank = q * (sum(count for _, count in buckets) - 1)
+    rank = math.floor(q * (sum(count for _, count in buckets) - 1))
     seen = 0
     for code, count in buckets:
         seen += count
@@ -61,7 +69,81 @@ def quantile(buckets: Sequence[tuple[int, int]], q: float) -> float | None:
     return None
 
 
-def collapse(codes: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
+class Sketches:
+    """The sketches of all fields of a pane: keys `slot << CODE_BITS | code + SPAN`, each with a count.
+
+    One sorted pair of arrays, and keys of single values that are counted into it when it is read, or are many.
+    """
+
+    __slots__ = ("_counts", "_keys", "_waiting", "_waits")
+
+    def __init__(self, keys: KeyArray | None = None, counts: IntArray | None = None) -> None:
+        self._keys = np.empty(0, np.int32) if keys is None else keys
+        self._counts = np.empty(0, np.int64) if counts is None else counts
+        self._waiting: list[KeyArray] = []
+        self._waits = 0
+
+    def add(self, keys: KeyArray) -> None:
+        """Add values by their keys, in any order; keeps the array."""
+        if len(keys):
+            self._waiting.append(keys)
+            self._waits += len(keys)
+            if self._waits >= _MAX_WAITING:
+                self.arrays()
+
+    def arrays(self) -> tuple[KeyArray, IntArray]:
+        """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
+        if self._waiting:
+            ordered = np.sort(np.concatenate(self._waiting))
+            self._waiting, self._waits = [], 0
+            firsts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+            self._take(ordered[firsts], np.diff(firsts, append=len(ordered)))
+        return self._keys, self._counts
+
+    def merge(self, other: Sketches, mapping: IntArray | None) -> None:
+        """Take in the sketches of `other`, whose slot i is `mapping[i]` here (-1: leave out; None: the same slots)."""
+        self.arrays()
+        keys, counts = other.arrays()
+        if mapping is not None:
+            slots = mapping[keys >> CODE_BITS]
+            moved = ((slots << CODE_BITS) | (keys & CODE_MASK)).astype(np.int32)[slots >= 0]
+            order = np.argsort(moved, kind="stable")
+            keys, counts = moved[order], counts[slots >= 0][order]
+        self._take(keys, counts)
+
+    def _take(self, keys: KeyArray, counts: IntArray) -> None:
+        self._keys, self._counts = _bounded(*merged(self._keys, self._counts, keys, counts))
+
+    def by_slot(self, slots: int) -> list[list[tuple[int, int]]]:
+        """(code, count) ascending, for each of the first `slots` slots."""
+        keys, counts = self.arrays()
+        edges = np.searchsorted(keys, (np.arange(slots + 1) << CODE_BITS).astype(np.int32)).tolist()
+        pairs = list(zip(((keys & CODE_MASK) - SPAN).tolist(), counts.tolist(), strict=True))
+        return [pairs[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@njit(cache=True)
+def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) -> tuple[KeyArray, IntArray]:
+    """Two sketches as one; both with ascending keys. A key that comes twice in `more` has its counts added."""
+    out = np.empty(len(keys) + len(more), np.int32)
+    sums = np.empty(len(out), np.int64)
+    a, b, size = 0, 0, 0
+    while a < len(keys) or b < len(more):
+        if b == len(more) or (a < len(keys) and keys[a] <= more[b]):
+            key, count = keys[a], counts[a]
+            a += 1
+        else:
+            key, count = more[b], their[b]
+            b += 1
+        if size and out[size - 1] == key:
+            sums[size - 1] += count
+        else:
+            out[size], sums[size] = key, count
+            size += 1
+    return out[:size].copy(), sums[:size].copy()
+
+
+def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
     """At most MAX_BUCKETS buckets: the lowest ones become one, where the lowest that stays was."""
     extra = len(codes) - MAX_BUCKETS
     if extra <= 0:
@@ -69,3 +151,11 @@ def collapse(codes: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
     kept = counts[extra:].copy()
     kept[0] += counts[:extra].sum()
     return codes[extra:], kept
+
+
+def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
+    slots = keys >> CODE_BITS
+    if len(keys) <= MAX_BUCKETS or np.bincount(slots).max() <= MAX_BUCKETS:
+        return keys, counts
+    parts = [collapse(keys[slots == slot], counts[slots == slot]) for slot in np.unique(slots)]
+    return np.concatenate([part for part, _ in parts]), np.concatenate([part for _, part in parts])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +19,125 @@ from schemas.windows import MetricWindow
 from streams.batch import Decoder, Limits
 from streams.records import RecordBatch
 from streams.state.keyed import META, Frozen, KeyedStates
+from streams.windows.sketch import bucket
 
-OPTIONS = AggregationOptions(granularities_ms=(1_000, 5_000, 20_000), delay_ms=500, grace_ms=4_000, idle_ms=1_000)
+SIZES = (1_000, 5_000, 20_000)
 BASE = 1_700_000_000_000
 TOPIC = "telemetry"
+DECODE = Decoder(Limits())
+
+
+def options(delay_ms: int = 500, grace_ms: int = 4_000) -> AggregationOptions:
+    return AggregationOptions(granularities_ms=SIZES, delay_ms=delay_ms, grace_ms=grace_ms, idle_ms=1_000)
+
+
+OPTIONS = st.sampled_from([options(), options(grace_ms=25_000), options(0, 0), options(3_000, 12_000)])
+
+
+# -- the reference: Welford event by event, Chan's merge in time order, in plain Python -------------------------
+
+
+@dataclass
+class Cells:
+    count: int = 0
+    missing: int = 0
+    sum: float = 0.0
+    min: float = math.inf
+    max: float = -math.inf
+    mean: float = 0.0
+    m2: float = 0.0
+    sketch: dict[int, int] = field(default_factory=dict)
+
+    def add(self, value: float | None, sketched: bool) -> None:
+        if value is None:
+            self.missing += 1
+            return
+        self.count += 1
+        self.sum += value
+        self.min, self.max = min(self.min, value), max(self.max, value)
+        delta = value - self.mean
+        self.mean += delta / self.count
+        self.m2 += delta * (value - self.mean)
+        if sketched:
+            code = bucket(value)
+            self.sketch[code] = self.sketch.get(code, 0) + 1
+
+    def merge(self, other: Cells) -> None:
+        self.missing += other.missing
+        for code, count in other.sketch.items():
+            self.sketch[code] = self.sketch.get(code, 0) + count
+        if not other.count:
+            return
+        self.sum += other.sum
+        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
+        if not self.count:
+            self.mean, self.m2 = other.mean, other.m2
+        else:
+            delta, total = other.mean - self.mean, self.count + other.count
+            self.mean += delta * other.count / total
+            self.m2 += other.m2 + delta * delta * self.count * other.count / total
+        self.count += other.count
+
+    def stated(self) -> dict[str, Any]:
+        some = self.count > 0
+        return {"count": self.count, "missing": self.missing, "sum": self.sum, "min": self.min if some else None,
+                "max": self.max if some else None, "mean": self.mean if some else None, "m2": self.m2,
+                "sketch": sorted(self.sketch.items())}
+
+
+@dataclass
+class Window:
+    count: int = 0
+    errors: int = 0
+    fields: dict[str, Cells] = field(default_factory=dict)
+
+    def merge(self, other: Window) -> None:
+        self.count += other.count
+        self.errors += other.errors
+        for name, cells in other.fields.items():
+            self.fields.setdefault(name, Cells()).merge(cells)
+
+    def stated(self) -> dict[str, Any]:
+        return {"count": self.count, "errors": self.errors,
+                "fields": {name: cells.stated() for name, cells in self.fields.items()}}
+
+
+def values(found: dict[str, Any]) -> Iterator[tuple[str, float | None, bool]]:
+    yield "latency_ms", found["latency_ms"], True
+    yield f"prediction={found['prediction']}", 1.0, False
+    for name, value in found["features"].items():
+        yield f"feature.{name}", value, True
+
+
+def reference(events: list[dict[str, Any]], at: AggregationOptions) -> tuple[dict[Any, dict[str, Any]], set[int]]:
+    """(model, size, start) -> what its window must say in the end; and the numbers of events that were too late."""
+    windows: dict[Any, Window] = {}
+    newest, late = -math.inf, set()
+    for number, found in enumerate(events):
+        start = found["ts"] // SIZES[0] * SIZES[0]
+        if start + SIZES[0] + at.grace_ms <= newest - at.delay_ms:
+            late.add(number)
+        else:
+            window = windows.setdefault((found["model"], SIZES[0], start), Window())
+            window.count += 1
+            window.errors += found["error"] is not None
+            for name, value, sketched in values(found):
+                window.fields.setdefault(name, Cells()).add(value, sketched)
+        newest = max(newest, found["ts"])
+    for fine, coarse in itertools.pairwise(SIZES):
+        for (model, size, start), window in sorted(windows.items()):
+            if size == fine:
+                windows.setdefault((model, coarse, start // coarse * coarse), Window()).merge(window)
+    return {key: window.stated() for key, window in windows.items() if key[0] != "flush"}, late
+
+
+# -- streams, batches, crashes ------------------------------------------------------------------------------------
 
 
 def event(number: int, ts: int, model: str, value: float | None, error: bool) -> dict[str, Any]:
+    features = {"x": value} if number % 4 else {"y": 0.1 * number, "x": value}
     return {"event_id": f"e{number}", "ts": BASE + ts, "environment": "prod", "model": model, "version": "1",
-            "features": {"x": value}, "prediction": "a" if number % 3 else "b", "latency_ms": float(number % 7),
+            "features": features, "prediction": "a" if number % 3 else "b", "latency_ms": 0.1 * (number % 7),
             "error": "boom" if error else None}
 
 
@@ -33,62 +146,29 @@ def records(events: list[dict[str, Any]]) -> list[Any]:
             for at, found in enumerate(events)]
 
 
-def reference(events: list[dict[str, Any]], options: AggregationOptions) -> dict[tuple[str, int, int], dict[str, Any]]:
-    """Counts, errors and sums of every window, event by event; and the events that were too late."""
-    finest, newest = options.granularities_ms[0], -math.inf
-    out: dict[tuple[str, int, int], dict[str, Any]] = defaultdict(
-        lambda: {"count": 0, "errors": 0, "x": [], "latency": []})
-    late = 0
-    for found in events:
-        end = found["ts"] // finest * finest + finest
-        if end + options.grace_ms <= newest - options.delay_ms:
-            late += 1
-        else:
-            for size in options.granularities_ms:
-                window = out[(found["model"], size, found["ts"] // size * size)]
-                window["count"] += 1
-                window["errors"] += found["error"] is not None
-                window["latency"].append(found["latency_ms"])
-                if found["features"]["x"] is not None:
-                    window["x"].append(found["features"]["x"])
-        newest = max(newest, found["ts"])
-    return {**out, ("late", 0, 0): {"count": late}}
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(-16_000, 300), st.sampled_from("ab"),
+              st.none() | st.floats(-1e3, 1e3), st.booleans()), min_size=1, max_size=60)
 
 
-def take(final: dict[str, MetricWindow], windows: list[MetricWindow]) -> None:
-    for window in windows:
-        MetricWindow.model_validate_json(window.model_dump_json())
-        have = final.get(window.window_id)
-        if have is None or window.count >= have.count:
-            final[window.window_id] = window
+def stream(drawn: list[tuple[int, int, str, float | None, bool]]) -> list[dict[str, Any]]:
+    """Time moves on by up to 40 × 25 ms an event, with disorder of up to 16 s; the last event closes everything."""
+    clock, events = 20_000, []
+    for number, (step, jitter, model, value, error) in enumerate(drawn):
+        clock += step * 25
+        events.append(event(number, clock + jitter, model, value, error))
+    return [*events, event(len(events), clock + 100_000, "flush", None, False)]
 
 
-def compare(final: dict[str, MetricWindow], wanted: dict[tuple[str, int, int], dict[str, Any]], exact: bool) -> None:
-    got = {(window.model, window.size_ms, window.start_ms): window for window in final.values()}
-    wanted = {key: value for key, value in wanted.items() if key[0] != "late"}
-    assert got.keys() == wanted.keys()
-    for key, want in wanted.items():
-        window = got[key]
-        assert (window.count, window.errors) == (want["count"], want["errors"]), key
-        latency = window.fields["latency_ms"]
-        assert latency.count == want["count"]
-        assert latency.sum == sum(want["latency"])
-        if want["x"]:
-            x = window.fields["feature.x"]
-            assert (x.count, x.min, x.max) == (len(want["x"]), min(want["x"]), max(want["x"]))
-            assert math.isclose(x.sum, math.fsum(want["x"]), rel_tol=1e-9, abs_tol=1e-6)
-            mean = math.fsum(want["x"]) / len(want["x"])
-            assert math.isclose(x.mean, mean, rel_tol=1e-9, abs_tol=1e-6)
-            assert math.isclose(x.m2, math.fsum((v - mean) ** 2 for v in want["x"]), rel_tol=1e-6, abs_tol=1e-3)
-            assert sum(count for _, count in x.sketch) == x.count
+def cut(items: list[Any], cuts: list[int]) -> list[list[Any]]:
+    edges = sorted({min(at, len(items)) for at in cuts} | {0, len(items)})
+    return [items[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def survivors(frozen: Frozen, before: dict[str, bytes], writes: int) -> dict[str, bytes]:
     """The changelog after the first `writes` writes of a checkpoint."""
     after = dict(before)
-    for number, (key, data) in enumerate([*frozen.puts, *((key, None) for key in frozen.deletes)]):
-        if number >= writes:
-            break
+    for key, data in [*frozen.puts, *((key, None) for key in frozen.deletes)][:writes]:
         if data is None:
             after.pop(key, None)
         else:
@@ -96,123 +176,161 @@ def survivors(frozen: Frozen, before: dict[str, bytes], writes: int) -> dict[str
     return after
 
 
-EVENTS = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(-8_000, 300), st.sampled_from("ab"),
-              st.none() | st.floats(-1e3, 1e3), st.booleans()), min_size=1, max_size=60)
+class Reader:
+    """What a reader of `metrics` ends up with: of copies with one id, the one with the largest count."""
+
+    def __init__(self) -> None:
+        self.windows: dict[str, MetricWindow] = {}
+        self.late: set[int] = set()
+
+    def take(self, windows: list[MetricWindow]) -> None:
+        for window in windows:
+            again = MetricWindow.model_validate_json(window.model_dump_json())
+            assert again == window
+            have = self.windows.get(window.window_id)
+            if have is None or window.count >= have.count:
+                self.windows[window.window_id] = window
+
+    def stated(self) -> dict[Any, dict[str, Any]]:
+        return {(window.model, window.size_ms, window.start_ms): {
+            "count": window.count, "errors": window.errors,
+            "fields": {name: found.model_dump(exclude={"schema_version"}) for name, found in window.fields.items()},
+        } for window in self.windows.values() if window.model != "flush"}
 
 
-def stream(drawn: list[tuple[int, int, str, float | None, bool]]) -> list[dict[str, Any]]:
-    """Time moves on by up to 40 × 25 ms an event, with disorder of up to 8 s."""
-    clock, events = 10_000, []
-    for number, (step, jitter, model, value, error) in enumerate(drawn):
-        clock += step * 25
-        events.append(event(number, max(0, clock + jitter), model, value, error))
-    flush = event(len(events), clock + 100_000, "flush", None, False)
-    return [*events, flush]
-
-
-def cut(items: list[Any], cuts: list[int]) -> list[list[Any]]:
-    edges = sorted({min(at, len(items)) for at in cuts} | {0, len(items)})
-    return [items[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
-
-
-def finished(final: dict[str, MetricWindow]) -> dict[str, MetricWindow]:
-    return {key: window for key, window in final.items() if window.model != "flush"}
-
-
-def run(batches: list[list[Any]], states: KeyedStates[Any], engine: AggregationEngine,
-        final: dict[str, MetricWindow]) -> int:
-    decode, late = Decoder(Limits()), 0
+def run(batches: list[list[Any]], states: KeyedStates[Any], engine: AggregationEngine, reader: Reader) -> None:
     for batch in batches:
-        result = engine.run(decode(RecordBatch(TOPIC, 0, batch)), states, TOPIC, now_ms=1)
-        take(final, result.windows)
-        late += len(result.too_late)
-    return late
+        events = DECODE(RecordBatch(TOPIC, states.partition, batch))
+        result = engine.run(events, states, TOPIC, now_ms=1)
+        reader.take(result.windows)
+        reader.late |= set(events.offset[result.too_late].tolist())
 
 
-@given(EVENTS, st.lists(st.integers(0, 61), max_size=6))
-@settings(deadline=None, max_examples=60)
-def test_windows_equal_the_reference_for_any_cutting_into_batches(drawn: Any, cuts: list[int]) -> None:
-    events = stream(drawn)
-    engine, final = AggregationEngine(OPTIONS), {}
-    states: KeyedStates[Any] = KeyedStates("aggregation", 0, engine.codec, {})
-    late = run(cut(records(events), cuts), states, engine, final)
-    wanted = reference(events, OPTIONS)
-    assert late == wanted[("late", 0, 0)]["count"]
-    compare(finished(final), {key: w for key, w in wanted.items() if key[0] != "flush"}, exact=True)
-    whole: dict[str, MetricWindow] = {}
-    alone = AggregationEngine(OPTIONS)
-    run([records(events)], KeyedStates("aggregation", 0, alone.codec, {}), alone, whole)
-    assert {key: w.fields for key, w in finished(final).items()} == {
-        key: w.fields for key, w in finished(whole).items()}, "bit for bit"
+def fresh(at: AggregationOptions, changelog: dict[str, bytes],
+          partition: int = 0) -> tuple[AggregationEngine, KeyedStates[Any]]:
+    engine = AggregationEngine(at)
+    return engine, KeyedStates("aggregation", partition, engine.codec, dict(changelog))
 
 
-@given(EVENTS, st.lists(st.integers(0, 61), max_size=5), st.data())
-@settings(deadline=None, max_examples=80)
-def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(drawn: Any, cuts: list[int], data: Any) -> None:
-    events = stream(drawn)
-    found = records(events)
-    engine, final = AggregationEngine(OPTIONS), {}
-    changelog: dict[str, bytes] = {}
-    committed, at = 0, 0
-    states: KeyedStates[Any] = KeyedStates("aggregation", 0, engine.codec, dict(changelog))
-    while at < len(found):
-        size = data.draw(st.integers(1, 20))
-        run([found[at:at + size]], states, engine, final)
-        at += size
-        action = data.draw(st.sampled_from(["go on", "checkpoint", "crash"]))
+@given(OPTIONS, EVENTS, st.lists(st.integers(1, 60), max_size=6))
+@settings(deadline=None, max_examples=120)
+def test_windows_equal_the_reference_to_the_bit_for_any_cutting_into_batches(at: Any, drawn: Any, cuts: Any) -> None:
+    events, reader = stream(drawn), Reader()
+    engine, states = fresh(at, {})
+    run(cut(records(events), cuts), states, engine, reader)
+    wanted, late = reference(events, at)
+    assert reader.stated() == wanted
+    assert reader.late == late
+    assert states.entry(META).state.too_late == len(late)
+
+
+@given(OPTIONS, EVENTS, st.data())
+@settings(deadline=None, max_examples=250)
+def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(at: Any, drawn: Any, data: Any) -> None:
+    events, reader = stream(drawn), Reader()
+    found, changelog, committed, position = records(events), {}, 0, 0
+    engine, states = fresh(at, changelog)
+    while position < len(found):
+        size = data.draw(st.integers(1, 12), "batch")
+        run([found[position:position + size]], states, engine, reader)
+        position += size
+        action = data.draw(st.sampled_from(["go on", "checkpoint", "uncommitted", "crash", "crash", "idle"]), "then")
         if action == "go on":
             continue
+        if action == "idle":
+            reader.take(engine.idle(states, now_ms=data.draw(st.integers(1, 40_000), "now")))
+            continue
         frozen = states.freeze(1)
-        total = len(frozen.puts) + len(frozen.deletes)
-        if action == "checkpoint":
-            changelog, committed = survivors(frozen, changelog, total), at
+        if action == "crash":
+            writes = data.draw(st.integers(0, len(frozen.puts) + len(frozen.deletes)), "writes")
+            changelog = survivors(frozen, changelog, writes)
         else:
-            changelog = survivors(frozen, changelog, data.draw(st.integers(0, total)))
-            engine = AggregationEngine(OPTIONS)
-            states = KeyedStates("aggregation", 0, engine.codec, dict(changelog))
-            at = committed
-    wanted = {key: w for key, w in reference(events, OPTIONS).items() if key[0] != "flush"}
-    compare(finished(final), wanted, exact=True)
+            changelog = survivors(frozen, changelog, len(frozen.puts) + len(frozen.deletes))
+            committed = position if action == "checkpoint" else committed
+        if action != "checkpoint":
+            engine, states = fresh(at, changelog)
+            position = committed
+    wanted, late = reference(events, at)
+    assert reader.stated() == wanted
+    assert reader.late == late
+    assert states.entry(META).state.too_late == len(late)
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_an_amendment_that_only_the_finest_row_outlived_is_not_lost_to_the_coarsest(writes: int) -> None:
+    at, reader = options(grace_ms=20_000), Reader()
+    events = [event(number, ts, "a", 1.0, False)
+              for number, ts in enumerate([17_100, 12_100, 20_600, 17_200, 12_300, 120_000])]
+    found = records([*events, event(9, 240_000, "flush", 1.0, False)])
+    engine, states = fresh(at, {})
+    run([found[:3]], states, engine, reader)
+    changelog = survivors(states.freeze(1), {}, 99)
+    run([found[3:4]], states, engine, reader)
+    engine, states = fresh(at, survivors(states.freeze(1), changelog, writes))
+    run([found[3:]], states, engine, reader)
+    assert reader.stated() == reference(events, at)[0]
 
 
 @given(EVENTS)
-@settings(deadline=None, max_examples=40)
-def test_an_idle_clock_that_closes_early_changes_no_final_count(drawn: Any) -> None:
-    events = stream(drawn)
-    engine, final = AggregationEngine(OPTIONS), {}
-    states: KeyedStates[Any] = KeyedStates("aggregation", 0, engine.codec, {})
+@settings(deadline=None, max_examples=60)
+def test_an_idle_clock_that_closes_early_changes_no_final_window(drawn: Any) -> None:
+    events, reader, at = stream(drawn), Reader(), options()
+    engine, states = fresh(at, {})
     for number, one in enumerate(records(events)):
-        run([[one]], states, engine, final)
+        run([[one]], states, engine, reader)
         if number % 4 == 0:
-            take(final, engine.idle(states, now_ms=30_000))
-    compare(finished(final), {k: w for k, w in reference(events, OPTIONS).items() if k[0] != "flush"}, exact=False)
+            reader.take(engine.idle(states, now_ms=30_000))
+    assert reader.stated() == reference(events, at)[0]
 
 
-def test_sums_over_a_roll_up_equal_the_sums_of_its_parts() -> None:
-    events = stream([(n % 40, -(n % 5) * 700, "ab"[n % 2], n / 4, n % 6 == 0) for n in range(600)])
-    engine, final = AggregationEngine(OPTIONS), {}
-    run([records(events)], KeyedStates("aggregation", 0, engine.codec, {}), engine, final)
-    for window in final.values():
-        if window.size_ms == OPTIONS.granularities_ms[0]:
+@given(EVENTS, EVENTS)
+@settings(deadline=None, max_examples=30)
+def test_two_partitions_of_one_worker_do_not_see_each_other(left: Any, right: Any) -> None:
+    engine, at = AggregationEngine(options()), options()
+    both = [(stream(drawn), Reader(), KeyedStates("aggregation", number, engine.codec, {}))
+            for number, drawn in enumerate((left, right))]
+    longest = max(len(events) for events, _, _ in both)
+    for number in range(0, longest, 7):
+        for events, reader, states in both:
+            if number < len(events):
+                run([records(events)[number:number + 7]], states, engine, reader)
+    for events, reader, states in both:
+        assert reader.stated() == reference(events, at)[0]
+        assert {window.partition for window in reader.windows.values()} == {states.partition}
+    assert not set(both[0][1].windows) & set(both[1][1].windows), "windows of two partitions have two ids"
+
+
+@given(EVENTS)
+@settings(deadline=None, max_examples=30)
+def test_a_roll_up_holds_what_its_parts_hold(drawn: Any) -> None:
+    reader, at = Reader(), options()
+    engine, states = fresh(at, {})
+    run([records(stream(drawn))], states, engine, reader)
+    windows = reader.stated()
+    for (model, size, start), whole in windows.items():
+        if size == SIZES[0]:
             continue
-        parts = [part for part in final.values() if part.model == window.model and part.size_ms * 5 >= window.size_ms
-                 and part.size_ms < window.size_ms and window.start_ms <= part.start_ms < window.start_ms +
-                 window.size_ms and part.size_ms == max(s for s in OPTIONS.granularities_ms if s < window.size_ms)]
-        assert window.count == sum(part.count for part in parts)
-        assert window.fields["latency_ms"].sum == sum(part.fields["latency_ms"].sum for part in parts)
+        fine = SIZES[SIZES.index(size) - 1]
+        parts = [part for (other, its, at_ms), part in windows.items()
+                 if other == model and its == fine and start <= at_ms < start + size]
+        for name in ("count", "errors"):
+            assert whole[name] == sum(part[name] for part in parts)
+        for name, found in whole["fields"].items():
+            of_parts = [part["fields"][name] for part in parts if name in part["fields"]]
+            assert found["count"] == sum(part["count"] for part in of_parts)
+            assert found["missing"] == sum(part["missing"] for part in of_parts)
+            assert math.isclose(found["sum"], math.fsum(part["sum"] for part in of_parts), rel_tol=1e-12, abs_tol=1e-9)
 
 
 def test_memory_does_not_grow_over_a_long_stream() -> None:
-    engine, final = AggregationEngine(OPTIONS), {}
-    states: KeyedStates[Any] = KeyedStates("aggregation", 0, engine.codec, {})
-    sizes = []
+    engine, states = fresh(options(), {})
+    sizes, reader = [], Reader()
     for block in range(30):
-        events = [event(n, block * 10_000 + n * 10, "a", 1.0, False) for n in range(1_000)]
-        found = [SimpleNamespace(offset=block * 1_000 + at, timestamp=0, key=b"", value=msgspec.json.encode(one))
+        events = [event(n, block * 10_000 + n * 100, f"m{block}", 1.0, False) for n in range(100)]
+        found = [SimpleNamespace(offset=block * 100 + at, timestamp=0, key=b"", value=msgspec.json.encode(one))
                  for at, one in enumerate(events)]
-        run([found], states, engine, final)
+        run([found], states, engine, reader)
         states.freeze(1)
-        sizes.append((len(states.live), len(states.snapshots)))
+        sizes.append((len(states.live), len(states.snapshots), len(engine._calendar(states))))
     assert max(sizes[10:]) <= max(sizes[:10])
     assert META in states.snapshots

@@ -1,12 +1,10 @@
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from streams.windows.pane import Pane
-from streams.windows.sketch import MAX_BUCKETS, bucket, bucket_value, collapse, quantile
+from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, Sketches, bucket, bucket_value, collapse, quantile
 
 DATA = Path(os.environ.get("STREAMGAUGE_DATA", "../shared/data"))
 
@@ -63,29 +61,33 @@ def test_an_empty_sketch_has_no_quantile() -> None:
     assert quantile([], 0.5) is None
 
 
-def test_a_pane_comes_back_as_it_was_and_every_truncation_raises() -> None:
-    pane = Pane()
-    pane.count, pane.errors, pane.emitted, pane.revision = 3, 1, True, 2
-    slot = pane.slot("latency_ms")
-    pane.table[slot] = [3, 0, 6, 1, 3, 2, 2]
-    pane.add_sketch(np.array([slot] * 2), np.array([bucket(1.0), bucket(3.0)]), np.array([1, 2]))
-    data = pane.encode()
-    again = Pane.decode(data)
-    assert again.encode() == data
-    assert {k: json.loads(v.model_dump_json()) for k, v in again.summaries().items()} == {
-        k: json.loads(v.model_dump_json()) for k, v in pane.summaries().items()}
-    for size in range(len(data)):
-        with pytest.raises(ValueError, match=r"pane|buffer|size"):
-            Pane.decode(data[:size])
+def keys_of(values: list[float], slot: int = 0) -> np.ndarray:
+    return np.array([(slot << CODE_BITS) | (bucket(value) + SPAN) for value in values], np.int32)
 
 
-def test_categories_are_bounded_and_the_rest_is_counted_together() -> None:
-    pane = Pane()
-    slots = {pane.slot(f"prediction={number}") for number in range(100)}
-    assert len(slots) == 33
-    assert pane.names["prediction=<other>"] in slots
+def test_sketches_are_the_same_however_values_are_cut_and_merged() -> None:
+    values = np.exp(np.random.default_rng(3).uniform(-40, 40, 20_000)).tolist()
+    whole, parts, rest = Sketches(), Sketches(), Sketches()
+    whole.add(keys_of(values))
+    for at in range(0, 15_000, 37):
+        parts.add(keys_of(values[at:min(at + 37, 15_000)]))
+    rest.add(keys_of(values[15_000:]))
+    rest.merge(parts, None)
+    assert whole.by_slot(1) == rest.by_slot(1)
+    assert len(whole.by_slot(1)[0]) == MAX_BUCKETS, "the values span more buckets than a sketch keeps"
+    assert sum(count for _, count in whole.by_slot(1)[0]) == len(values)
 
 
-def test_fields_are_bounded() -> None:
-    pane = Pane()
-    assert [pane.slot(f"f{number}") for number in range(600)].count(-1) == 600 - 512
+def test_merging_moves_slots_and_leaves_out_those_without_one() -> None:
+    sketches, other = Sketches(), Sketches()
+    sketches.add(keys_of([1.0], slot=0))
+    other.add(np.concatenate([keys_of([5.0, -2.0], slot=0), keys_of([9.0], slot=1), keys_of([1.0, 3.0], slot=2)]))
+    sketches.merge(other, np.array([1, -1, 0]))
+    assert sketches.by_slot(2) == [[(bucket(1.0), 2), (bucket(3.0), 1)], [(bucket(-2.0), 1), (bucket(5.0), 1)]]
+
+
+def test_two_slots_of_one_sketch_may_merge_into_one() -> None:
+    sketches, other = Sketches(), Sketches()
+    other.add(np.concatenate([keys_of([1.0], slot=0), keys_of([2.0, 1.0], slot=1)]))
+    sketches.merge(other, np.array([0, 0]))
+    assert sketches.by_slot(1) == [[(bucket(1.0), 2), (bucket(2.0), 1)]]

@@ -1,0 +1,132 @@
+"""Events into the finest panes: a few passes over columns, then a little work for each pane touched.
+
+    rows -> panes -> cells (pane, field) -> rows of one table -> values added in log order -> back into the panes
+
+No Python runs for an event or a value. Cells are found by hashing, not as a grid of panes × fields, so that thousands
+of models with features of their own cost what they have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.aggregation.state import State, States, pane
+from streams.batch import TelemetryBatch
+from streams.state.keyed import Entry
+from streams.windows import grouping, summary
+from streams.windows.layout import Layout, Layouts
+from streams.windows.panes import Pane, PaneKey
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Touched:
+    """A pane that took in events."""
+
+    key: PaneKey
+    entry: Entry[State]
+
+
+class Intake:
+    """Adds batches to panes. `ignored_values` and `folded_values` count what the bounds on fields kept out."""
+
+    def __init__(self, size_ms: int, layouts: Layouts) -> None:
+        self.ignored_values = 0
+        self.folded_values = 0
+        self._size_ms = size_ms
+        self._layouts = layouts
+
+    def add(self, batch: TelemetryBatch, first_row: int, leave_out: NDArray[np.bool_], states: States,
+            topic: str) -> list[Touched]:
+        """Add rows from `first_row` on, but those left out (n - first_row,) and those that a pane's fence includes."""
+        pane_of_row, keys = self._panes(batch, first_row, leave_out)
+        found = [Touched(key, states.entry(key.text())) for key in keys]
+        fences = np.array([item.entry.fence.get(topic, -1) for item in found], np.int64)
+        if len(found) and batch.offset[first_row] <= fences.max():
+            included = batch.offset[first_row:] <= fences[pane_of_row]
+            pane_of_row[included] = -1
+        used = pane_of_row[pane_of_row >= 0]
+        counts = np.bincount(used, minlength=len(found)).tolist()
+        errors = np.bincount(used[batch.error[first_row:][pane_of_row >= 0]], minlength=len(found)).tolist()
+        for item, count, failed in zip(found, counts, errors, strict=True):
+            pane(item.entry).count += count
+            pane(item.entry).errors += failed
+        self._add_values(batch, first_row, pane_of_row, [pane(item.entry) for item in found])
+        touched = [item for item, count in zip(found, counts, strict=True) if count]
+        for item in touched:
+            states.touch(item.entry, topic, batch.last_offset)
+        return touched
+
+    def _panes(self, batch: TelemetryBatch, first_row: int,
+               leave_out: NDArray[np.bool_]) -> tuple[IntArray, list[PaneKey]]:
+        """The pane of every row from `first_row` on (-1: none), and the panes' keys."""
+        starts = batch.ts_ms[first_row:] // self._size_ms
+        low = int(starts.min())
+        span = int(starts.max()) - low + 1
+        codes = batch.series[first_row:].astype(np.int64) * span + (starts - low)
+        codes[leave_out] = -1
+        pane_of_row, found = grouping.distinct(codes)
+        return pane_of_row, [PaneKey(batch.keys[code // span], self._size_ms, (code % span + low) * self._size_ms)
+                             for code in found.tolist()]
+
+    def _add_values(self, batch: TelemetryBatch, first_row: int, pane_of_row: IntArray, found: list[Pane]) -> None:
+        fields = len(batch.fields)
+        if not fields or not found:
+            return
+        cell_of_value, cells = grouping.distinct(
+            grouping.cell_keys(batch.start, batch.field, first_row, pane_of_row, fields))
+        slot_of_cell, folded = self._slots(cells, fields, batch.fields, found)
+        if folded.any() or (slot_of_cell < 0).any():
+            self._count_kept_out(cell_of_value, cells // fields, slot_of_cell < 0, folded, found)
+        self._accumulate(batch.value, cell_of_value, cells // fields, slot_of_cell, found)
+
+    def _accumulate(self, value: NDArray[np.float64], cell_of_value: IntArray, pane_of_cell: IntArray,
+                    slot_of_cell: IntArray, found: list[Pane]) -> None:
+        """Put the panes' rows into one table, add the values in log order, and put the rows back."""
+        sizes = np.array([len(item.layout.names) for item in found])
+        bases = np.concatenate(([0], np.cumsum(sizes)))
+        table = np.concatenate([summary.extended(item.table, len(item.layout.names)) for item in found])
+        row_of_cell = np.where(slot_of_cell >= 0, slot_of_cell + bases[pane_of_cell], -1)
+        first = np.append(pane_of_cell, len(found))[cell_of_value]
+        first = np.concatenate(([0], np.cumsum(np.bincount(first, minlength=len(found) + 1))))[:len(found)]
+        keys, end = np.empty(len(value), np.int32), first.copy()
+        summary.accumulate(table, np.concatenate([item.layout.sketched for item in found]),
+                           np.repeat(np.arange(len(found)), sizes), np.append(row_of_cell, -1)[cell_of_value], value,
+                           keys, end)
+        rows, spans = bases.tolist(), zip(first.tolist(), end.tolist(), strict=True)
+        for at, (item, (low, high)) in enumerate(zip(found, spans, strict=True)):
+            item.table = table[rows[at]:rows[at + 1]].copy()
+            item.sketches.add(keys[low:high].copy())
+
+    def _slots(self, cells: IntArray, fields: int, names: list[str],
+               found: list[Pane]) -> tuple[IntArray, NDArray[np.bool_]]:
+        """The slot of every cell in its pane's layout (-1: no room), and whether it is counted under `<other>`.
+
+        Makes room for new fields, in log order.
+        """
+        order, edges = grouping.by_group(cells // fields, len(found))
+        ordered = cells[order] % fields
+        slots, folded = np.empty(len(cells), np.int64), np.zeros(len(cells), np.bool_)
+        memo: dict[tuple[Layout, bytes], tuple[Layout, IntArray, list[bool]]] = {}
+        for at, item in enumerate(found):
+            part = slice(edges[at], edges[at + 1])
+            seen = (item.layout, ordered[part].tobytes())
+            if seen not in memo:
+                wanted = [names[field] for field in ordered[part].tolist()]
+                layout, where = self._layouts.extended(item.layout, wanted)
+                memo[seen] = layout, where, [slot >= 0 and layout.names[slot] != name
+                                             for slot, name in zip(where.tolist(), wanted, strict=True)]
+            item.layout, slots[order[part]], folded[order[part]] = memo[seen]
+        return slots, folded
+
+    def _count_kept_out(self, cell_of_value: IntArray, pane_of_cell: IntArray, ignored: NDArray[np.bool_],
+                        folded: NDArray[np.bool_], found: list[Pane]) -> None:
+        values = np.bincount(cell_of_value[cell_of_value >= 0], minlength=len(ignored))
+        self.folded_values += int(values[folded].sum())
+        self.ignored_values += int(values[ignored].sum())
+        for cell in np.flatnonzero(ignored).tolist():
+            found[pane_of_cell[cell]].ignored += int(values[cell])

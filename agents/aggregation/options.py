@@ -1,0 +1,24 @@
+"""What can be set about aggregation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streams.settings import Settings
+from streams.windows.layout import MAX_CATEGORIES, MAX_FIELDS
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationOptions:
+    """Milliseconds throughout; granularities ascend, each dividing the next."""
+
+    granularities_ms: tuple[int, ...] = (1_000, 10_000, 60_000)
+    delay_ms: int = 1_000
+    grace_ms: int = 30_000
+    idle_ms: int = 2_000
+    max_fields: int = MAX_FIELDS
+    max_categories: int = MAX_CATEGORIES
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AggregationOptions:
+        return cls(settings.granularities_ms, settings.watermark_delay_ms, settings.grace_ms, settings.idle_ms)

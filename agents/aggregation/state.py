@@ -1,0 +1,51 @@
+"""What the agent keeps of a partition: a row for each pane, and META with the watermark."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from streams.state.keyed import META, Entry, KeyedStates
+from streams.windows.layout import Layouts
+from streams.windows.panes import Pane
+from streams.windows.watermark import NEVER_MS
+
+
+class Meta(msgspec.Struct):
+    """The partition's own state: the newest ts seen, and events that came too late for any window."""
+
+    newest_ms: int = NEVER_MS
+    too_late: int = 0
+
+
+State: TypeAlias = Pane | Meta
+States: TypeAlias = KeyedStates[State]
+
+
+class Codec:
+    """Panes and META as bytes."""
+
+    def __init__(self, layouts: Layouts) -> None:
+        self.layouts = layouts
+
+    def new(self, key: str) -> State:
+        return Meta() if key == META else Pane(self.layouts.empty)
+
+    def encode(self, key: str, state: State) -> bytes:
+        return msgspec.msgpack.encode(state) if isinstance(state, Meta) else state.encode()
+
+    def decode(self, key: str, data: bytes) -> State:
+        return msgspec.msgpack.decode(data, type=Meta) if key == META else Pane.decode(data, self.layouts)
+
+
+def pane(entry: Entry[State]) -> Pane:
+    """The pane in an entry that is not META's."""
+    assert isinstance(entry.state, Pane)
+    return entry.state
+
+
+def meta(entry: Entry[State]) -> Meta:
+    """The state in META's entry."""
+    assert isinstance(entry.state, Meta)
+    return entry.state

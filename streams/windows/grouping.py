@@ -1,0 +1,89 @@
+"""Grouping by integer keys with a hash table: one pass where sorting would take log n."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
+
+
+@njit(cache=True)
+def distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """(ids (n,), found (k,)): `found` are the distinct keys in order of first appearance, keys[i] == found[ids[i]].
+
+    Negative keys are left out: their id is -1.
+    """
+    bits = 10
+    table = np.full(1 << bits, -1, np.int64)
+    ids = np.empty(len(keys), np.int64)
+    found = np.empty(512, np.int64)
+    size = 0
+    for at in range(len(keys)):
+        key = keys[at]
+        if key < 0:
+            ids[at] = -1
+            continue
+        slot = np.int64((np.uint64(key) * _MULTIPLIER) >> np.uint64(64 - bits))
+        while table[slot] >= 0 and found[table[slot]] != key:
+            slot = (slot + 1) & (len(table) - 1)
+        if table[slot] < 0:
+            if size == len(found):
+                bits += 1
+                table, found = _grown(found, bits)
+                slot = np.int64((np.uint64(key) * _MULTIPLIER) >> np.uint64(64 - bits))
+                while table[slot] >= 0:
+                    slot = (slot + 1) & (len(table) - 1)
+            table[slot] = size
+            found[size] = key
+            size += 1
+        ids[at] = table[slot]
+    return ids, found[:size].copy()
+
+
+@njit(cache=True)
+def _grown(found: IntArray, bits: int) -> tuple[IntArray, IntArray]:
+    table = np.full(1 << bits, -1, np.int64)
+    more = np.empty(1 << (bits - 1), np.int64)
+    more[:len(found)] = found
+    for at in range(len(found)):
+        slot = np.int64((np.uint64(found[at]) * _MULTIPLIER) >> np.uint64(64 - bits))
+        while table[slot] >= 0:
+            slot = (slot + 1) & (len(table) - 1)
+        table[slot] = at
+    return table, more
+
+
+@njit(cache=True)
+def by_group(groups: IntArray, count: int) -> tuple[IntArray, IntArray]:
+    """(order (n,), edges (count + 1,)): order[edges[g]:edges[g + 1]] are the positions of group g, ascending."""
+    edges = np.zeros(count + 1, np.int64)
+    for at in range(len(groups)):
+        edges[groups[at] + 1] += 1
+    for group in range(count):
+        edges[group + 1] += edges[group]
+    free = edges[:count].copy()
+    order = np.empty(len(groups), np.int64)
+    for at in range(len(groups)):
+        order[free[groups[at]]] = at
+        free[groups[at]] += 1
+    return order, edges
+
+
+@njit(cache=True)
+def cell_keys(start: IntArray, field: NDArray[np.int32], first_row: int, pane_of_row: IntArray,
+              fields: int) -> IntArray:
+    """(m,) pane * fields + field of every value; -1 for rows before `first_row` and rows without a pane (-1).
+
+    start (n + 1,): the values of row i are start[i]:start[i + 1]. pane_of_row (n - first_row,).
+    """
+    keys = np.full(len(field), -1, np.int64)
+    for row in range(len(pane_of_row)):
+        pane = pane_of_row[row]
+        if pane >= 0:
+            for at in range(start[first_row + row], start[first_row + row + 1]):
+                keys[at] = pane * fields + field[at]
+    return keys

@@ -1,0 +1,161 @@
+"""Panes: one series in one half-open span of event time, [start, start + size), in whole milliseconds.
+
+A pane's bytes are one MessagePack array; the row around them carries the checksum.
+
+    format, count, errors, ignored values, revision, emitted, [names],
+    table (rows of 7 float64), sketch keys (int32, each less the one before), sketch counts (int32 or int64)
+
+Arrays are little-endian.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.windows import Summary
+from streams.batch import SeriesKey
+from streams.windows import sketch, summary
+from streams.windows.layout import Layout, Layouts
+
+FORMAT = 1
+_UNIT = "\x1f"
+#: Above every size.
+_FAR_MS = 10**14
+_MAX_INT32 = 2**31 - 1
+
+IntArray = NDArray[np.int64]
+
+
+class PaneFormatError(ValueError):
+    """Bytes that are not a pane. What to do: as for a damaged snapshot row, see `streams.state.row`."""
+
+    code = "pane_format"
+    retriable = False
+
+
+class PaneKey(NamedTuple):
+    """Where a pane belongs."""
+
+    series: SeriesKey
+    size_ms: int
+    start_ms: int
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + self.size_ms
+
+    def text(self) -> str:
+        """The key of the pane's row. Of one series, coarser panes sort first.
+
+        Rows are written in the order of their keys, and a crash keeps the first ones. So a coarser pane's row is never
+        older than those of its finer panes: were it, the amendments that only the finer rows know would be skipped in
+        the replay, and be missing from the coarser pane for good.
+        """
+        return _UNIT.join((*self.series, f"{_FAR_MS - self.size_ms:015d}", str(self.start_ms)))
+
+    @staticmethod
+    def parse(text: str) -> PaneKey:
+        """The key in a row's key.
+
+        Raises:
+            ValueError: it is none.
+        """
+        environment, model, version, component, size, start = text.split(_UNIT)
+        return PaneKey(SeriesKey(environment, model, version, component), _FAR_MS - int(size), int(start))
+
+
+class Grid:
+    """The granularities: ascending, each dividing the next; start of a span: ts - ts mod size."""
+
+    def __init__(self, sizes_ms: tuple[int, ...]) -> None:
+        self.sizes_ms = sizes_ms
+        self.finest_ms = sizes_ms[0]
+        self._coarser = dict(itertools.pairwise(sizes_ms))
+        self._finer = {coarse: fine for fine, coarse in itertools.pairwise(sizes_ms)}
+
+    def parent(self, key: PaneKey) -> PaneKey | None:
+        """The next coarser pane that the pane is a part of; None for the coarsest."""
+        size = self._coarser.get(key.size_ms)
+        return PaneKey(key.series, size, key.start_ms - key.start_ms % size) if size else None
+
+    def finer_ms(self, size_ms: int) -> int:
+        """The size of the parts of a pane of this size."""
+        return self._finer[size_ms]
+
+
+class Pane:
+    """Everything about one series in one span; bounded, mergeable. Row i of `table` is field `layout.names[i]`."""
+
+    __slots__ = ("count", "emitted", "errors", "ignored", "layout", "revision", "sketches", "table")
+
+    def __init__(self, layout: Layout) -> None:
+        self.count = 0
+        self.errors = 0
+        self.ignored = 0
+        self.revision = 0
+        self.emitted = False
+        self.layout = layout
+        self.table = summary.empty_rows(len(layout.names))
+        self.sketches = sketch.Sketches()
+
+    def merge(self, other: Pane, layouts: Layouts) -> None:
+        """Take in a pane that lies later in time."""
+        self.count += other.count
+        self.errors += other.errors
+        self.ignored += other.ignored
+        if other.layout is self.layout:
+            summary.merge_rows(self.table, other.table, self.layout.identity)
+            self.sketches.merge(other.sketches, None)
+        else:
+            self.layout, mapping = layouts.extended(self.layout, other.layout.names)
+            self.table = summary.extended(self.table, len(self.layout.names))
+            lost = other.table[mapping < 0]
+            self.ignored += int(lost[:, summary.COUNT].sum() + lost[:, summary.MISSING].sum())
+            summary.merge_rows(self.table, other.table, mapping)
+            self.sketches.merge(other.sketches, mapping)
+
+    def summaries(self) -> dict[str, Summary]:
+        """The contract's view: field -> summary."""
+        names = self.layout.names
+        buckets, rows = self.sketches.by_slot(len(names)), self.table.tolist()
+        return {name: summary.to_summary(rows[at], buckets[at]) for at, name in enumerate(names)}
+
+    def encode(self) -> bytes:
+        """The pane as bytes; see the module's docstring."""
+        keys, counts = self.sketches.arrays()
+        return msgspec.msgpack.encode((
+            FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted, self.layout.names,
+            self.table.astype("<f8").tobytes(), np.diff(keys, prepend=np.int32(0)).astype("<i4").tobytes(),
+            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4").tobytes()))
+
+    @staticmethod
+    def decode(data: bytes, layouts: Layouts) -> Pane:
+        """The pane in the bytes.
+
+        Raises:
+            PaneFormatError: cut short, damaged, or of another format.
+        """
+        try:
+            parts: Any = msgspec.msgpack.decode(data)
+            if parts[0] != FORMAT:
+                raise PaneFormatError(f"pane format {parts[0]} is not known; this release reads {FORMAT}")
+            _, count, errors, ignored, revision, emitted, names, table, keys, counts = parts
+            pane = Pane(layouts.of(tuple(names)))
+            pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted = (
+                count, errors, ignored, revision, emitted)
+            pane.table = np.frombuffer(table, "<f8").astype(np.float64).reshape(len(names), summary.CELLS)
+            steps = np.frombuffer(keys, "<i4")
+            numbers = np.frombuffer(counts, "<i4" if len(counts) == len(keys) else "<i8").astype(np.int64)
+            if len(numbers) != len(steps):
+                raise PaneFormatError(f"pane is damaged: {len(steps)} buckets with {len(numbers)} counts")
+            pane.sketches = sketch.Sketches(np.cumsum(steps, dtype=np.int32), numbers)
+        except PaneFormatError:
+            raise
+        except (msgspec.MsgspecError, TypeError, LookupError, ValueError) as error:
+            raise PaneFormatError(f"pane is damaged: {error}") from None
+        return pane
