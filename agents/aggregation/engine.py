@@ -84,7 +84,7 @@ class AggregationEngine:
         states.touch(entry, topic, batch.last_offset)
         over_ms = watermark.closing_ms(of_partition.newest_ms, options.delay_ms)
         amended = [item.key for item in touched if pane(item.entry).emitted]
-        windows = self._emit_again(amended, states, over_ms) + self._close(states, over_ms)
+        windows = self._let_go(states, over_ms) + self._emit([*amended, *calendar.closing(over_ms)], states, over_ms)
         for key in calendar.over(over_ms):
             states.drop(key.text())
         return AggregationResult(windows, np.flatnonzero(late) + first_row)
@@ -97,43 +97,27 @@ class AggregationEngine:
         waited = now_ms - calendar.last_batch_ms
         if waited < self.options.idle_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
             return []
-        return self._close(states, watermark.closing_ms(newest_ms, self.options.delay_ms, waited))
+        over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms, waited)
+        return self._let_go(states, over_ms) + self._emit(calendar.closing(over_ms), states, over_ms)
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _close(self, states: States, over_ms: int) -> list[MetricWindow]:
-        """Emit panes that end at or before the watermark. One that began late amends its emitted parents."""
-        windows = self._let_go(states, over_ms)
-        stale: set[PaneKey] = set()
-        for key in self._calendar(states).closing(over_ms):
-            if not _emitted(key, states):
-                windows.append(self._emit(key, states, over_ms))
-                stale |= self._emitted_parent(key, states)
-        return windows + self._emit_again(stale, states, over_ms)
+    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[MetricWindow]:
+        """Emit panes that close or are amended, and the emitted parents that they change: each once.
 
-    def _emit_again(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[MetricWindow]:
-        """Emitted panes that changed, and their emitted parents, from fine to coarse."""
-        windows, stale = [], set(keys)
+        Computed finer first; handed on in time order, so that no reader sees one series run ahead of another.
+        """
+        windows, due = [], set(keys)
         for size in self.grid.sizes_ms:
-            for key in sorted(key for key in stale if key.size_ms == size):
-                windows.append(self._emit(key, states, over_ms))
-                stale |= self._emitted_parent(key, states)
-        return windows
-
-    def _emitted_parent(self, key: PaneKey, states: States) -> set[PaneKey]:
-        parent = self.grid.parent(key)
-        return {parent} if parent is not None and _emitted(parent, states) else set()
-
-    def _emit(self, key: PaneKey, states: States, over_ms: int) -> MetricWindow:
-        entry = states.entry(key.text())
-        if key.size_ms != self.grid.finest_ms:
-            self._roll_up(key, entry, states)
-        closed = pane(entry)
-        if closed.emitted:
-            closed.revision += 1
-        closed.emitted = True
-        states.touch(entry)
-        return _window(key, closed, states.partition, over_ms)
+            for key in sorted(key for key in due if key.size_ms == size):
+                entry = states.entry(key.text())
+                if size != self.grid.finest_ms:
+                    self._roll_up(key, entry, states)
+                windows.append(_emitted_now(key, entry, states, over_ms))
+                parent = self.grid.parent(key)
+                if parent is not None and _emitted(parent, states):
+                    due.add(parent)
+        return sorted(windows, key=lambda window: (window.start_ms + window.size_ms, window.size_ms))
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
@@ -177,6 +161,14 @@ class AggregationEngine:
 def _emitted(key: PaneKey, states: States) -> bool:
     text = key.text()
     return text in states and pane(states.entry(text)).emitted
+
+
+def _emitted_now(key: PaneKey, entry: Entry[State], states: States, over_ms: int) -> MetricWindow:
+    closed = pane(entry)
+    closed.revision += closed.emitted
+    closed.emitted = True
+    states.touch(entry)
+    return _window(key, closed, states.partition, over_ms)
 
 
 def _window(key: PaneKey, closed: Pane, partition: int, over_ms: int) -> MetricWindow:
