@@ -185,6 +185,8 @@ class Pipeline:
 
     async def _before_revoke(self, revoked: set[TP]) -> None:
         metrics.REBALANCES.inc()
+        metrics.LAG.clear()                 # of partitions that may become another worker's
+        metrics.WATERMARK_DELAY.clear()
         self.assigned = False
         try:
             await asyncio.wait_for(self.checkpointer.checkpoint(), self.settings.session_timeout_ms / 1000)
