@@ -128,14 +128,14 @@ async def read_all(settings: Settings, topic: str) -> list[Any]:
     name = settings.topic(topic)
     tps = [TopicPartition(name, number) for number in range(settings.partitions)]
     ends = await end_offsets(client_options(settings), tps)
+    wanted = [tp for tp in tps if ends[tp] > 0]
+    if not wanted:      # aiokafka raises CancelledError when a consumer without a group is stopped as soon as started
+        return []
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest",
                                 fetch_max_wait_ms=50)
     await consumer.start()
     found: dict[TopicPartition, list[Any]] = {tp: [] for tp in tps}
     try:
-        wanted = [tp for tp in tps if ends[tp] > 0]
-        if not wanted:
-            return []
         consumer.assign(wanted)
         await consumer.seek_to_beginning(*wanted)
         while [tp for tp in wanted if await consumer.position(tp) < ends[tp]]:
