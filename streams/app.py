@@ -202,6 +202,7 @@ class Pipeline:
 
 
 def _new_app(settings: Settings) -> App:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)     # Faust makes its own folder in it
     servers = ";".join(f"kafkabatch://{server}" for server in bootstrap_servers(settings))
     return App(
         settings.group,
@@ -220,6 +221,7 @@ def _new_app(settings: Settings) -> App:
         stream_wait_empty=False,
         web_enabled=False,
         loghandlers=[],
+        datadir=str(settings.data_dir / "faust"),
         autodiscover=False,
         topic_disable_leader=True,
     )

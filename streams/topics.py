@@ -34,7 +34,7 @@ class TopicRow:
 TELEMETRY = TopicRow("telemetry", TelemetryEvent, "model", 7 * DAY_MS, "delete", "producers",
                      "what models did: one event a record, or an array of events")
 FEEDBACK = TopicRow("feedback", Feedback, "model", 7 * DAY_MS, "delete", "producers", "late labels")
-REJECTED = TopicRow("telemetry-rejected", RejectedRecord, "model", 30 * DAY_MS, "delete", "agents.ingest",
+REJECTED = TopicRow("telemetry-rejected", RejectedRecord, "rejected_id", 30 * DAY_MS, "delete", "agents.ingest",
                     "records that broke the contract, with reason and bytes")
 ANOMALIES = TopicRow("anomalies", Anomaly, "model", 30 * DAY_MS, "delete", "agents.scoring",
                      "events above their detector's threshold")

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from infra.demo.collect import Collector, settle
 from infra.cli.duration import parse_ms
-from infra.publisher import Publisher, PublishError
+from infra.demo.collect import Collector, settle
 from infra.demo.run import Pace, publish
 from infra.demo.run import Progress as Where
 from infra.demo.score import Score, score
 from infra.demo.truth import FILE, GroundTruth
+from infra.publisher import Publisher, PublishError
 from schemas.base import iso
 from streams.kafka import KafkaSetupError, create_topics
 from streams.settings import Settings, settings

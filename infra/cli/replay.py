@@ -22,7 +22,6 @@ from infra.publisher import Publisher, PublishError
 from infra.replay.mapping import Faults, Mapper, Mapping
 from infra.replay.play import Choice, merged, play, shift_to_now_ms, span_ms
 from infra.replay.sources import SourceError, open_source
-from schemas.base import iso
 from streams.kafka import KafkaSetupError, create_topics
 from streams.settings import Settings, settings
 
@@ -34,7 +33,7 @@ _COLUMNS = "Columns, comma-separated"
 def command(
     files: Annotated[list[Path], typer.Argument(help="CSV, NDJSON, Parquet or npz files.", metavar="FILE...")],
     time_column: Annotated[str, typer.Option("--time", help="Column of the time. Default: timestamp, ts, time, ... "
-                                             "Seconds to nanoseconds since 1970 or ISO 8601; without a zone: UTC.")] = "",
+                                             "Seconds to nanoseconds since 1970 or ISO 8601; without a zone: UTC.")] = "",  # noqa: E501
     time_format: Annotated[str, typer.Option(help="How times are written, as for strptime: %d/%m/%Y %H:%M.")] = "",
     interval: Annotated[str, typer.Option(help="For files without a time: rows this far apart, the last one now. "
                                                "60s, 5m.")] = "",
@@ -47,11 +46,11 @@ def command(
     segment: Annotated[str, typer.Option(help=f"{_COLUMNS}.")] = "",
     prediction: Annotated[str, typer.Option(help="Column of the prediction.")] = "",
     label: Annotated[str, typer.Option(help="Column of the truth.")] = "",
-    classes: Annotated[bool, typer.Option(help="Predictions and labels that look like numbers are class names.")] = False,
+    classes: Annotated[bool, typer.Option(help="Predictions and labels that look like numbers are class names.")] = False,  # noqa: E501
     confidence: Annotated[str, typer.Option(help="Column of the confidence, 0 to 1.")] = "",
     latency: Annotated[str, typer.Option(help="Column of the latency in milliseconds.")] = "",
     error: Annotated[str, typer.Option(help="Column of the error's text; empty: no error.")] = "",
-    event_id: Annotated[str, typer.Option("--id", help="Column of the event's id. Default: model and row number.")] = "",
+    event_id: Annotated[str, typer.Option("--id", help="Column of the event's id. Default: model and row number.")] = "",  # noqa: E501
     array: Annotated[str | None, typer.Option(help="Array of an npz file. Default: X_test, or the only table.")] = None,
     speed: Annotated[float, typer.Option(min=0.0, help="0: as fast as possible; 1: as they came; 60: a minute a "
                                                        "second.")] = 0.0,

@@ -7,27 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import msgspec
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
-
 from infra.demo.fleet import Fleet
 from infra.demo.serving import Message
 from infra.demo.truth import GroundTruth
-from streams.kafka import KafkaSetupError, client_options
-from streams.settings import Settings
+from infra.publisher import Publisher
 
-LINGER_MS = 5
 _LEAST_STEP_MS, _MOST_STEP_MS = 200, 5_000
 #: An endless accelerated run begins this much wall time's worth before now.
 _HEADSTART_MS = 3_600_000
-
-
-class PublishError(RuntimeError):
-    """The broker stopped taking messages; the text says what to do."""
-
-    code = "demo_publish"
-    retriable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,55 +57,6 @@ class Progress:
     behind_ms: int = 0
 
 
-class Publisher:
-    """Sends messages, keyed by model, and finds out if any was refused.
-
-    Raises:
-        KafkaSetupError: on entering, when no broker answers.
-        PublishError: a message was not taken.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
-        self._pending: list[asyncio.Future[object]] = []
-        self._encoder = msgspec.json.Encoder()
-
-    async def __aenter__(self) -> Publisher:
-        self._producer = AIOKafkaProducer(**client_options(self._settings), linger_ms=LINGER_MS)
-        try:
-            await self._producer.start()
-        except KafkaError as error:
-            await self._producer.stop()
-            raise KafkaSetupError(f"no broker answers at {self._settings.kafka_url}: start it, or correct "
-                                  f"STREAMGAUGE_KAFKA_URL ({error})") from error
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
-
-    async def send(self, topic: str, key: str, body: object) -> None:
-        """Hand one record to the producer; waits while its buffer is full."""
-        assert self._producer is not None
-        try:
-            self._pending.append(await self._producer.send(
-                self._settings.topic(topic), self._encoder.encode(body), key=key.encode()))
-        except KafkaError as error:
-            raise PublishError(_refused(error)) from error
-
-    async def flush(self) -> None:
-        """Wait until the broker has everything sent so far."""
-        pending, self._pending = self._pending, []
-        for outcome in await asyncio.gather(*pending, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise PublishError(_refused(outcome)) from outcome
-
-
-def _refused(error: BaseException) -> str:
-    return f"the broker did not take a record: {error!r}. See that it runs and has room, then start again"
-
-
 async def publish(fleet: Fleet, pace: Pace, publisher: Publisher, truth: GroundTruth,
                   tell: Callable[[Progress], None], stop: asyncio.Event,
                   before_last: Callable[[], Awaitable[None]] | None = None,
@@ -154,9 +92,7 @@ async def publish(fleet: Fleet, pace: Pace, publisher: Publisher, truth: GroundT
 
 
 async def _send(messages: list[Message], publisher: Publisher, progress: Progress) -> None:
-    for message in messages:
-        await publisher.send(message.topic, message.model, message.body)
-    await publisher.flush()
+    await publisher.send((message.topic, message.model, message.body) for message in messages)
     labels = sum(message.topic == "feedback" for message in messages)
     progress.labels += labels
     progress.events += len(messages) - labels

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import throughput  # noqa: E402
+from tests.bench import throughput
 
 BENCHES = {"throughput": throughput.main}
 

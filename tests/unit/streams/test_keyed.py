@@ -32,7 +32,7 @@ def test_a_record_read_again_is_skipped_by_the_fence_of_its_key() -> None:
     held = states()
     for offset in (0, 1, 2):
         add(held, "a", offset)
-    again = states(dict(held.snapshots) | {k: d for k, d in held.freeze(1).puts})
+    again = states(dict(held.snapshots) | dict(held.freeze(1).puts))
     for offset in (1, 2, 3):
         add(again, "a", offset)
     assert again.entry("a").state["n"] == 4

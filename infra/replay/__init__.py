@@ -1,0 +1,1 @@
+"""Playing files (CSV, NDJSON, Parquet, npz) as telemetry."""
