@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.drift.grouping import Group
-from agents.drift.options import ERROR_RATE, RATE, DriftOptions, Statistic, effect_of
+from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
 from agents.drift.reference import never
 from agents.drift.watch import Watch, WatchState
 
@@ -41,13 +41,16 @@ class Component:
         self.options = options
         self.versions: dict[str, Version] = {}
 
-    def version(self, name: str) -> Version:
-        """A version, new if it is not known."""
+    def version(self, name: str, now_ms: int) -> Version:
+        """A version; a new one is expected to predict what the incumbent predicts, even if it never does."""
         found = self.versions.get(name)
         if found is None:
             if len(self.versions) >= self.options.most_versions:
                 del self.versions[min(self.versions, key=lambda known: self.versions[known].taken_ms)]
             found = self.versions[name] = Version()
+            for statistic in {key: None for version in self.versions.values() for key in version.watches}:
+                if statistic[0].startswith(f"{PREDICTION}=") and self._incumbent(name, statistic, now_ms) is not None:
+                    self.watch(name, statistic, now_ms)
         return found
 
     def watch(self, name: str, statistic: Statistic, now_ms: int) -> Watch | None:

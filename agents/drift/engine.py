@@ -40,7 +40,7 @@ class DriftEngine:
         return found
 
     def _window(self, component: Component, window: MetricWindow, partition: int) -> Iterator[DriftEvent]:
-        version = component.version(window.version)
+        version = component.version(window.version, window.start_ms)
         if window.start_ms <= version.taken_ms:
             return
         version.taken_ms = window.start_ms

@@ -33,7 +33,7 @@ class DriftOptions:
 
     granularity_ms: int = 1_000
     delta: float = 1e-5
-    least_events: int = 30
+    least_events: int = 20
     longest_group_ms: int = 30_000
     least_labels: int = 20
     most_versions: int = 16
@@ -48,17 +48,21 @@ class DriftOptions:
 
 
 class Effect(NamedTuple):
-    """What counts as a change: at least `least`, critical from `large`; `worse` if only a rise is one."""
+    """What counts as a change: at least `least`, critical from `large`.
+
+    `worse`: only a rise is one. `vanishes`: so is a smaller fall that leaves nearly nothing of what was not rare.
+    """
 
     measure: Measure
     least: float
     large: float
     worse: bool = False
+    vanishes: bool = False
 
 
 #: Means are winsorised at three standard deviations of the reference: 2.5 is nearly as far as they can move.
 NUMERIC = Effect("sd", 0.5, 2.5)
-SHARE = Effect("share", 0.15, 0.4)
+SHARE = Effect("share", 0.15, 0.4, vanishes=True)
 NULLS = Effect("share", 0.10, 0.5)
 LABELS = Effect("share", 0.10, 0.4, worse=True)
 DISTANCES = Effect("sd", 0.5, 2.5, worse=True)

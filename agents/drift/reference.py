@@ -1,4 +1,4 @@
-r"""What a statistic was like: learnt from the points of a warm-up, then frozen.
+r"""What a statistic was like: learnt from a warm-up, made surer while nothing moves, frozen at 100 points.
 
 Later points are read through the reference's `Lens`. Means are winsorised: each event counts at most three standard
 deviations from the reference, so that no handful of events moves a point; this biases a mean by at most 1/12 of that
@@ -21,7 +21,9 @@ import msgspec
 from agents.drift.options import Effect
 
 #: Points of a warm-up.
-WARM_UP_POINTS = 15
+WARM_UP_POINTS = 20
+#: Points at which a reference is frozen.
+MOST_POINTS = 100
 WINSOR_SD = 3.0
 #: Standard deviations between two halves of a warm-up that make the older one no part of the reference.
 UNSTEADY_Z = 4.0
@@ -54,12 +56,13 @@ class Point(NamedTuple):
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
-    """n events. `mean`, `spread`, `variance`, `low` and `high` are in the lens's unit, `raw` ones in the field's.
+    """n events in so many points. `raw_mean` and `raw_spread` are in the field's unit, the rest in the lens's.
 
     `variance` is for standard errors, `spread` (standard deviation) for effects.
     """
 
     n: int
+    points: int
     log: bool
     mean: float
     spread: float
@@ -72,6 +75,16 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
     def error(self, n: int) -> float:
         """Standard error of the difference to a point of n events."""
         return math.sqrt(self.variance / n + self.variance / self.n)
+
+    def refined(self, point: Point) -> Reference:
+        """With one more calm point; effects stay measured by the spread of the warm-up."""
+        n, by = self.n + point.n, point.watched - self.mean
+        reach = (self.high - self.low) / 2
+        variance = (self.points * self.variance + point.n * by * by) / (self.points + 1)
+        return msgspec.structs.replace(
+            self, n=n, points=self.points + 1, mean=self.mean + by * point.n / n,
+            raw_mean=self.raw_mean + (point.mean - self.raw_mean) * point.n / n,
+            variance=max(variance, reach * reach / n))
 
     def unit(self, effect: Effect, size: float) -> float:
         """An effect's size in the lens's unit."""
@@ -92,6 +105,7 @@ class Warm(NamedTuple):
     variance: float
     log_mean: float
     log_variance: float
+    watched: float
 
 
 def learn(points: Sequence[Warm], effect: Effect) -> Reference:
@@ -108,13 +122,13 @@ def learn(points: Sequence[Warm], effect: Effect) -> Reference:
     elif effect.measure == "share":
         reach = 1.0
     variance = max(seen.within, seen.scatter, reach * reach / seen.n)
-    return Reference(seen.n, log, seen.mean, spread, variance, seen.mean - reach, seen.mean + reach,
+    return Reference(seen.n, len(points), log, seen.mean, spread, variance, seen.mean - reach, seen.mean + reach,
                      raw.mean, raw_spread)
 
 
 def never(n: int) -> Reference:
     """The reference of a category that n events were without."""
-    return Reference(n, False, 0.0, 1e-12, 1.0 / n, -1.0, 1.0, 0.0, 0.0)
+    return Reference(n, MOST_POINTS, False, 0.0, 1e-12, 1.0 / n, -1.0, 1.0, 0.0, 0.0)
 
 
 def is_unsteady(points: Sequence[Warm], reference: Reference, effect: Effect) -> bool:

@@ -12,7 +12,8 @@ points beyond half of that effect. A drift ends by the same test run backwards, 
 that a level in between does not swing the state. A new level that lasts becomes the reference without a word, as does
 a lasting improvement of what can only get worse.
 
-A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own.
+A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own; these
+two are compared when it has (detector `incumbent`).
 
 Invariants: the same points give the same changes, wherever snapshots were taken. Units: the statistic's own.
 """
@@ -27,7 +28,7 @@ import msgspec
 
 from agents.drift.memory import Memory
 from agents.drift.options import Effect
-from agents.drift.reference import WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
+from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
 
 K_LEAST, H = 1.0, 12.0
 #: Evidence that ends a drift.
@@ -40,8 +41,12 @@ RUN_POINTS = 32
 ADOPT_POINTS, ADOPT_MS = 10 * WARM_UP_POINTS, 30 * 60_000
 #: How much more a new version may differ from the incumbent.
 INHERITED_FACTOR = 1.5
+#: A share is not rare from there on, and nearly gone when it has lost so much of itself.
+NOT_RARE, NEARLY_GONE = 0.05, 0.9
 #: Weight of a point in the slow mean.
 SLOW = 1 / 32
+#: Standard errors between a new version's own reference and the incumbent's that make it another one.
+INCUMBENT_Z = 5.0
 #: Times that a warm-up whose level moved is begun anew.
 MOST_TRIES = 4
 
@@ -77,6 +82,7 @@ class WatchState(msgspec.Struct, array_like=True):
     reference: Reference | None = None
     inherited: bool = False
     warm: list[Warm] = []
+    warm_ms: int = 0
     tries: int = 0
     up: float = 0.0
     down: float = 0.0
@@ -135,22 +141,40 @@ class Watch:
             change = self._while_drifted(point, state.reference) if state.direction \
                 else self._while_stable(point, state.reference)
         if not self.ready and not state.direction:
-            self._warm(point)
+            return self._warm(point) or change
         return change
 
     # -- learning -----------------------------------------------------------------------------------
 
-    def _warm(self, point: Point) -> None:
+    def _warm(self, point: Point) -> Change | None:
         state = self.state
-        state.warm.append(Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance))
+        if not state.warm:
+            state.warm_ms = point.start_ms
+        state.warm.append(
+            Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
         if len(state.warm) < WARM_UP_POINTS:
-            return
-        reference = learn(state.warm, self.effect)
-        if state.tries < MOST_TRIES and is_unsteady(state.warm, reference, self.effect):
+            return None
+        own = learn(state.warm, self.effect)
+        if state.tries < MOST_TRIES and is_unsteady(state.warm, own, self.effect):
             state.tries += 1
             del state.warm[:WARM_UP_POINTS // 2]
-            return
-        self._settle(reference)
+            return None
+        change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
+        if change is None:
+            self._settle(own)
+        return change
+
+    def _against_incumbent(self, point: Point, own: Reference, reference: Reference) -> Change | None:
+        """The whole warm-up of a new version, as one point."""
+        known = [warm for warm in self.state.warm if not math.isnan(warm.watched)]
+        n = sum(warm.n for warm in known)
+        level = math.fsum(warm.n * warm.watched for warm in known) / n if n else reference.mean
+        direction = 1 if level > reference.mean else -1
+        by = abs(level - reference.mean)
+        error = math.sqrt(reference.variance / reference.n + max(reference.variance, own.variance) / max(1, n))
+        if by < self._least(reference, direction) or by < INCUMBENT_Z * error or (direction < 0 and self.effect.worse):
+            return None
+        return self._drift(point, reference, direction, level, own.raw_mean, self.state.warm_ms, len(known), "")
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
@@ -162,14 +186,18 @@ class Watch:
 
     # -- stable -------------------------------------------------------------------------------------
 
-    def _least(self, reference: Reference) -> float:
-        return reference.unit(self.effect, self.effect.least) * (INHERITED_FACTOR if self.state.inherited else 1.0)
+    def _least(self, reference: Reference, direction: int) -> float:
+        """The least change that counts, upwards (1) or downwards (-1)."""
+        least = reference.unit(self.effect, self.effect.least) * (INHERITED_FACTOR if self.state.inherited else 1.0)
+        if self.effect.vanishes and direction < 0:
+            return min(least, max(NOT_RARE, NEARLY_GONE * reference.mean))
+        return least
 
     def _while_stable(self, point: Point, reference: Reference) -> Change | None:
-        state, error, least = self.state, reference.error(point.n), self._least(reference)
+        state, error = self.state, reference.error(point.n)
         z = (point.watched - reference.mean) / error
-        allowance = max(K_LEAST, least / 2 / error)
-        state.up, state.down = _sum(state.up, z - allowance), _sum(state.down, -z - allowance)
+        state.up = _sum(state.up, z - max(K_LEAST, self._least(reference, 1) / 2 / error))
+        state.down = _sum(state.down, -z - max(K_LEAST, self._least(reference, -1) / 2 / error))
         state.slow += SLOW * (point.watched - state.slow)
         state.slow_raw += SLOW * (point.mean - state.slow_raw)
         state.moved = self.memory.add(z, point.start_ms) or state.moved
@@ -180,7 +208,9 @@ class Watch:
         if self.effect.worse and self._is_lasting_improvement(point):
             self._settle(None)
             return None
-        return self._by_cusum(point, reference, least) or self._by_adwin(point, reference, least)
+        if self.ready and reference.points < MOST_POINTS and max(state.up, state.down) < H / 2:
+            state.reference = reference.refined(point)
+        return self._by_cusum(point, reference) or self._by_adwin(point, reference)
 
     def _is_lasting_improvement(self, point: Point) -> bool:
         state = self.state
@@ -192,11 +222,12 @@ class Watch:
         state.seen += 1
         return state.down > H and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
 
-    def _by_cusum(self, point: Point, reference: Reference, least: float) -> Change | None:
+    def _by_cusum(self, point: Point, reference: Reference) -> Change | None:
         state = self.state
         direction = 1 if state.up > H else -1 if state.down > H and not self.effect.worse else 0
         if not direction or len(state.run) < CONFIRM_POINTS:
             return None
+        least = self._least(reference, direction)
         moved = [direction * (step.watched - reference.mean) for step in state.run]
         if min(moved[-CONFIRM_POINTS:]) < least / 2:
             return None
@@ -207,12 +238,13 @@ class Watch:
         return self._drift(point, reference, direction, _level(run), _raw_level(run), run[0].start_ms,
                            sum(step.windows for step in run), "cusum")
 
-    def _by_adwin(self, point: Point, reference: Reference, least: float) -> Change | None:
+    def _by_adwin(self, point: Point, reference: Reference) -> Change | None:
         """ADWIN saw a change since the level was last at the reference, and it has become one that matters."""
         state = self.state
         if not state.moved:
             return None
         by = state.slow - reference.mean
+        least = self._least(reference, 1 if by > 0 else -1)
         if abs(by) < least / 4:
             state.moved = False
         if abs(by) < least or (by < 0.0 and self.effect.worse):
@@ -226,13 +258,13 @@ class Watch:
         state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset_ms
         state.warm = []
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
-        name = f"incumbent_{detector}" if state.inherited else detector
+        name = "incumbent" if state.inherited else detector
         return self._change("drifted", point, reference, watched, raw, onset_ms, windows, name, large)
 
     # -- drifted ------------------------------------------------------------------------------------
 
     def _while_drifted(self, point: Point, reference: Reference) -> Change | None:
-        state, error, least = self.state, reference.error(point.n), self._least(reference)
+        state, error, least = self.state, reference.error(point.n), self._least(reference, self.state.direction)
         state.seen += 1
         by = state.direction * (point.watched - reference.mean)
         state.back = max(0.0, state.back + max(-STEP_MOST, min(STEP_MOST, (least / 2 - by) / error)))

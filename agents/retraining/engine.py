@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agents.retraining.policy import asks
+from agents.retraining.policy import asks, is_broken_feed
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.settings import Settings
 from streams.state.keyed import KeyedStates
 
 _UNIT = "\x1f"
 _NEVER = -(1 << 62)
+#: Feeds of a model that can be known as broken at a time.
+MOST_BROKEN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,16 @@ class RetrainingOptions:
 
 
 class Asked(msgspec.Struct):
-    """The last request of a model in an environment, and the drift that came after it."""
+    """The last request of a model in an environment, and the drift since then that made no other.
+
+    `joined` came within the cooldown, `excused` while a feed was broken. `broken`: feed -> when it broke.
+    """
 
     requested_ms: int = _NEVER
     request_id: str = ""
     joined: int = 0
+    excused: int = 0
+    broken: dict[str, int] = {}
 
 
 class Codec:
@@ -46,7 +53,11 @@ class Codec:
         return msgspec.msgpack.encode(state)
 
     def decode(self, key: str, data: bytes) -> Asked:
-        return msgspec.msgpack.decode(data, type=Asked)
+        """Raises ValueError if the bytes are damaged."""
+        try:
+            return msgspec.msgpack.decode(data, type=Asked)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"retraining state is damaged: {error}") from None
 
 
 class RetrainingEngine:
@@ -64,20 +75,48 @@ class RetrainingEngine:
             entry = states.entry(_UNIT.join((event.environment, event.model)))
             if entry.includes(topic, offset):
                 continue
-            if asks(event):
-                request = self._request(entry.state, event)
-                found += [request] if request is not None else []
+            request = self._judge(entry.state, event)
+            if request is not None:
+                found.append(request)
             states.touch(entry, topic, offset)
         return found
 
-    def _request(self, asked: Asked, event: DriftEvent) -> RetrainingRequest | None:
+    def _judge(self, asked: Asked, event: DriftEvent) -> RetrainingRequest | None:
+        self._note_feed(asked, event)
+        if not asks(event):
+            return None
+        if asked.broken:
+            asked.excused += 1
+            return None
         if event.detected_ms < asked.requested_ms + self.options.cooldown_ms:
             asked.joined += 1
             return None
+        return self._request(asked, event)
+
+    def _note_feed(self, asked: Asked, event: DriftEvent) -> None:
+        """Feeds break and are mended; one that stays broken for a cooldown is as it is now."""
+        feed = _UNIT.join((event.component, event.version, event.field, event.statistic))
+        if event.state == "recovered":
+            asked.broken.pop(feed, None)
+        elif is_broken_feed(event) and len(asked.broken) < MOST_BROKEN:
+            asked.broken[feed] = event.detected_ms
+        over_ms = event.detected_ms - self.options.cooldown_ms
+        asked.broken = {feed: since_ms for feed, since_ms in asked.broken.items() if since_ms > over_ms}
+
+    def _request(self, asked: Asked, event: DriftEvent) -> RetrainingRequest:
         digest = hashlib.blake2b(event.drift_id.encode(), digest_size=12).hexdigest()
-        asked.requested_ms, asked.request_id, asked.joined = event.detected_ms, f"rr-{digest}", 0
+        asked.requested_ms, asked.request_id = event.detected_ms, f"rr-{digest}"
+        asked.joined = asked.excused = 0
         return RetrainingRequest(
             request_id=asked.request_id, ts=event.detected_ms, environment=event.environment, model=event.model,
             version=event.version, component=event.component, severity=event.severity, drift_ids=[event.drift_id],
             reason=f"{event.kind} drift of {event.field}: {event.before:.4g} to {event.after:.4g}"[:512],
-            dedupe_key=f"{event.environment}/{event.model}"[:128])
+            dedupe_key=_dedupe_key(event))
+
+
+def _dedupe_key(event: DriftEvent) -> str:
+    """environment/model; long names end in a digest, so that different ones stay different."""
+    name = f"{event.environment}/{event.model}"
+    if len(name) <= 128:
+        return name
+    return f"{name[:103]}-{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}"
