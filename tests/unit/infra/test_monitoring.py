@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY
 
-import dashboards.api.metrics
-import streams.metrics
-import streams.stores.sinks
+import dashboards.api.server  # noqa: F401  (both: what they import registers their metrics)
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMETHEUS = ROOT / "infra/prometheus"
@@ -30,12 +28,12 @@ COMMON = {"job", "instance", "le"}
 def exported() -> dict[str, set[str]]:
     """Every sample name that our processes can export -> its labels."""
     found: dict[str, set[str]] = {}
-    for collector in [value for module in (streams.metrics, dashboards.api.metrics, streams.stores.sinks)
-                      for value in vars(module).values()]:
-        name, kind = getattr(collector, "_name", None), getattr(collector, "_type", None)
-        if isinstance(name, str) and isinstance(collector, Counter | Gauge | Histogram):
-            endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(str(kind), [""])
-            found |= {name + ending: set(collector._labelnames) for ending in endings}
+    for collector in REGISTRY._collector_to_names:
+        name, labels = getattr(collector, "_name", ""), getattr(collector, "_labelnames", ())
+        if NAME.fullmatch(name):
+            kind = collector._type
+            endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(kind, [""])
+            found |= {name + ending: set(labels) for ending in endings}
     return found
 
 
