@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -12,8 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import REGISTRY
-
-import dashboards.api.server  # noqa: F401  (both: what they import registers their metrics)
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMETHEUS = ROOT / "infra/prometheus"
@@ -28,6 +27,8 @@ COMMON = {"job", "instance", "le"}
 def exported() -> dict[str, set[str]]:
     """Every sample name that our processes can export -> its labels."""
     found: dict[str, set[str]] = {}
+    for module in ("agents.worker", "dashboards.api.server"):
+        importlib.import_module(module)         # registers its metrics
     for collector in REGISTRY._collector_to_names:
         name, labels = getattr(collector, "_name", ""), getattr(collector, "_labelnames", ())
         if NAME.fullmatch(name):
