@@ -48,3 +48,22 @@ def kafka_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def broker_url(request: pytest.FixtureRequest) -> str:
     """Each broker in turn."""
     return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """redis:// of a server for the whole run; each test uses a prefix of its own."""
+    from infra.embedded.valkey import ValkeyServer
+    with ValkeyServer(tmp_path_factory.mktemp("valkey"), keep=False) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """postgresql:// of a server for the whole run; each test makes a database of its own."""
+    from infra.embedded.postgres import PostgresServer
+    folder = tmp_path_factory.mktemp("postgres")
+    for part in (folder, *folder.parents[:2]):      # so that the server's user reaches it, where we are root
+        part.chmod(0o755)
+    with PostgresServer(folder) as server:
+        yield server.url

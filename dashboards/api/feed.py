@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -20,18 +21,51 @@ BLOCK_MS = 5_000
 PAGE = 500
 RETRY_S = 0.5
 SEVERITIES = {"info": 0, "warning": 1, "critical": 2}
-#: (place in the stream, alert)
-Item = tuple[str, dict[str, Any]]
+AWAY = (RedisError, OSError, TimeoutError)
+_PLACE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
 
-def place(text: str) -> tuple[int, int]:
+class Place(NamedTuple):
+    """A place in the stream; they compare as the alerts came."""
+
+    ms: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.number}"
+
+
+ZERO = Place(0, 0)
+
+
+def place(text: str) -> Place:
     """A stream id as numbers that compare.
 
     Raises:
         ValueError: not an id.
     """
-    time, _, number = text.partition("-")
-    return int(time), int(number or 0)
+    match = _PLACE.fullmatch(text)
+    found = Place(int(match[1]), int(match[2] or 0)) if match else None
+    if found is None or max(found) >= 1 << 64:
+        raise ValueError("an id is MILLISECONDS-NUMBER, as the messages have it; 0 is before the oldest")
+    return found
+
+
+class Item(NamedTuple):
+    """An alert of the stream, and the message that carries it, rendered once for all sockets."""
+
+    place: Place
+    alert: dict[str, Any]
+    text: str
+
+
+class Page(NamedTuple):
+    """A stretch of the stream: its alerts, the place of the last entry looked at, and a gap before them, if any."""
+
+    items: list[Item]
+    end: Place
+    #: The oldest alert that is kept, if some between it and where the page began may be gone.
+    oldest: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +87,22 @@ class Subscriber:
 
     filter: Filter
     most: int
-    after: tuple[int, int] = (0, 0)
+    after: Place = ZERO
     items: deque[Item] = field(default_factory=deque)
-    missed: list[str] = field(default_factory=list)
+    missed: list[Place] = field(default_factory=list)
     missed_count: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offer(self, item: Item) -> None:
-        """Queue an alert unless it is filtered, already sent, or there is no room."""
-        if place(item[0]) <= self.after or not self.filter.wants(item[1]):
+        """Queue an alert unless it is filtered, sent already, or there is no room.
+
+        After a first drop nothing is queued until the socket was told, so that what it reads stays in order.
+        """
+        if item.place <= self.after or not self.filter.wants(item.alert):
             return
         if self.missed_count or len(self.items) >= self.most:
             self.missed_count += 1
-            self.missed = [self.missed[0] if self.missed else item[0], item[0]]
+            self.missed = [self.missed[0] if self.missed else item.place, item.place]
             metrics.MISSED.inc()
         else:
             self.items.append(item)
@@ -75,8 +112,9 @@ class Subscriber:
         """The message that says what was missed, once the queue is empty."""
         if self.items or not self.missed_count:
             return None
-        message = {"type": "missed", "reason": "slow", "count": self.missed_count, "from_id": self.missed[0],
-                   "to_id": self.missed[1]}
+        first, last = self.missed
+        message = {"type": "missed", "reason": "slow", "count": self.missed_count, "from_id": str(first),
+                   "to_id": str(last)}
         self.missed, self.missed_count = [], 0
         return message
 
@@ -86,9 +124,11 @@ class Feed:
 
     def __init__(self, hot: Hot) -> None:
         self.hot = hot
-        self.last_id = "0-0"
+        #: Everything up to here was handed out.
+        self.last = ZERO
         self.subscribers: set[Subscriber] = set()
         self._task: asyncio.Task[None] | None = None
+        self._started = asyncio.Event()
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._read())
@@ -99,49 +139,83 @@ class Feed:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def newest_id(self) -> str:
-        """The place of the newest alert; 0-0 of an empty stream."""
+    @property
+    def alive(self) -> bool:
+        """True while the reader runs, whether Redis answers or not."""
+        return self._task is not None and not self._task.done()
+
+    async def newest(self) -> Place:
+        """The place of the newest alert; 0-0 of an empty stream. Waits until the reader has begun.
+
+        Raises:
+            RedisError, OSError: Redis is away.
+        """
+        await self._started.wait()
         found = await self.hot.client.xrevrange(self.hot.stream, count=1)
-        return str(found[0][0]) if found else "0-0"
+        return place(found[0][0]) if found else ZERO
 
-    async def after(self, last_id: str) -> list[Item]:
-        """Everything that is kept after a place, oldest first."""
-        found: list[Item] = []
-        while True:
-            page = await self.hot.client.xrange(self.hot.stream, min=f"({last_id}", count=PAGE)
-            found += [_item(entry) for entry in page]
-            if len(page) < PAGE:
-                return found
-            last_id = page[-1][0]
+    async def between(self, after: Place, last: Place | None = None, count: int = PAGE) -> Page:
+        """What is kept after a place, oldest first.
 
-    async def trimmed(self, last_id: str) -> bool:
-        """True if alerts after this place are no longer kept."""
-        info = await self.hot.client.xrange(self.hot.stream, count=1)
-        length = await self.hot.client.xlen(self.hot.stream)
-        return bool(info) and length >= self.hot.length and place(last_id) < place(info[0][0]) and last_id != "0"
+        Raises:
+            RedisError, OSError: Redis is away.
+        """
+        pipe = self.hot.client.pipeline(transaction=True)
+        pipe.xrange(self.hot.stream, count=1)
+        pipe.xinfo_stream(self.hot.stream)
+        pipe.xrange(self.hot.stream, min=f"({after}", max=str(last) if last else "+", count=count)
+        first, info, found = await pipe.execute(raise_on_error=False)
+        for answer in (first, found):
+            if isinstance(answer, Exception):
+                raise answer
+        if isinstance(info, Exception):         # there is no stream yet
+            return Page([], after, None)
+        end = place(found[-1][0]) if found else after
+        return Page([item for entry in found if (item := _item(entry))], end, self._gap(after, first, info))
+
+    def _gap(self, after: Place, first: Any, info: Any) -> Place | None:
+        ever = int(info.get("entries-added", self.hot.length + 1))      # Redis 6 does not say
+        oldest = place(first[0][0]) if first else ZERO
+        return oldest if ZERO != after < oldest and ever > int(info["length"]) else None
 
     async def _read(self) -> None:
-        started = False
+        away = False
         while True:
             try:
-                if not started:
-                    self.last_id = await self.newest_id()
-                    started = True
+                if not self._started.is_set():
+                    found = await self.hot.client.xrevrange(self.hot.stream, count=1)
+                    self.last = place(found[0][0]) if found else ZERO
+                    self._started.set()
+                await self._next()
                 metrics.STREAM_UP.set(1)
-                found = await self.hot.client.xread({self.hot.stream: self.last_id}, block=BLOCK_MS, count=PAGE)
-                for _, entries in found or []:
-                    for entry in entries:
-                        self._hand_out(_item(entry))
-            except (RedisError, OSError) as error:
+                if away:
+                    logger.info("stream.back")
+                away = False
+            except AWAY as error:
                 metrics.STREAM_UP.set(0)
-                logger.warning("stream.away", error=type(error).__name__)
+                if not away:
+                    logger.warning("stream.away", error=type(error).__name__)
+                away = True
                 await asyncio.sleep(RETRY_S)
 
-    def _hand_out(self, item: Item) -> None:
-        self.last_id = item[0]
-        for subscriber in self.subscribers:
-            subscriber.offer(item)
+    async def _next(self) -> None:
+        found = await self.hot.client.xread({self.hot.stream: str(self.last)}, block=BLOCK_MS, count=PAGE)
+        for _, entries in found or []:
+            for entry in entries:
+                self.last = place(entry[0])
+                item = _item(entry)
+                if item is not None:
+                    for subscriber in self.subscribers:
+                        subscriber.offer(item)
 
 
-def _item(entry: Any) -> Item:
-    return str(entry[0]), json.loads(entry[1]["alert"])
+def _item(entry: Any) -> Item | None:
+    """None of an entry that is no alert: somebody else's, in our stream."""
+    try:
+        body = entry[1]["alert"]
+        alert = json.loads(body)
+        Filter().wants(alert)
+    except (KeyError, TypeError, ValueError):
+        logger.warning("stream.entry_skipped", id=str(entry[0]))
+        return None
+    return Item(place(entry[0]), alert, f'{{"type":"alert","id":"{entry[0]}","alert":{body}}}')

@@ -1,30 +1,39 @@
-"""Questions to PostgreSQL, answered as plain dictionaries."""
+"""Questions to PostgreSQL. Messages come back as the JSON text they were stored as."""
 
 from __future__ import annotations
 
+import base64
 import json
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import asyncpg
 
-from streams.windows.sketch import quantile
+from schemas.base import MAX_TIMESTAMP_MS
+from streams.stores.postgres import epoch_ms, moment
 
 Row = dict[str, Any]
+#: Seconds until a free connection; then the database counts as away.
+ACQUIRE_SECONDS = 5.0
+
 _INCIDENTS = """
-WITH ranked AS (
-  SELECT *, row_number() OVER (PARTITION BY incident_id ORDER BY at DESC,
-    CASE state WHEN 'resolved' THEN 2 WHEN 'escalated' THEN 1 ELSE 0 END DESC) AS newest FROM alerts)
-SELECT body FROM ranked WHERE newest = 1
-  AND ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) AND ($3 = '' OR severity = $3)
+WITH newest AS (
+  SELECT DISTINCT ON (incident_id) incident_id, at, environment, model, state, severity, body FROM alerts
+  ORDER BY incident_id, at DESC, CASE state WHEN 'resolved' THEN 2 WHEN 'escalated' THEN 1 ELSE 0 END DESC)
+SELECT body FROM newest
+WHERE ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) AND ($3 = '' OR severity = $3)
   AND ($4 = '' OR (state = 'resolved') = ($4 = 'resolved'))
-ORDER BY at DESC LIMIT $5
+ORDER BY at DESC, incident_id LIMIT $5
 """
 _WINDOWS = """
-SELECT start_at, version, component, partition, count, errors, revision, fields FROM metric_windows
-WHERE environment = $1 AND model = $2 AND size_ms = $3 AND start_at >= $4 AND start_at < $5
-  AND ($6 = '' OR version = $6) AND ($7 = '' OR component = $7)
-ORDER BY start_at, version, component, partition LIMIT $8
+WITH wanted AS (
+  SELECT start_at, version, component, partition, count, errors,
+         CASE WHEN $8 = '' THEN fields ELSE jsonb_build_object($8::text, fields -> $8) END AS fields,
+         dense_rank() OVER (ORDER BY start_at, version, component) AS place
+  FROM metric_windows
+  WHERE environment = $1 AND model = $2 AND size_ms = $3 AND start_at >= $4 AND start_at < $5
+    AND ($6 = '' OR version = $6) AND ($7 = '' OR component = $7))
+SELECT * FROM wanted WHERE place <= $9 ORDER BY place, partition
 """
 _MODELS = """
 SELECT environment, model, array_agg(DISTINCT version ORDER BY version) AS versions,
@@ -32,8 +41,48 @@ SELECT environment, model, array_agg(DISTINCT version ORDER BY version) AS versi
   max(start_at) AS last_at
 FROM metric_windows WHERE size_ms = $1 AND start_at > $2 GROUP BY environment, model ORDER BY environment, model
 """
-#: Tables with a body, and their column of time.
-BODIES = {"anomalies", "drift_events", "alerts", "retraining_requests"}
+_COUNTS = """
+SELECT (SELECT count(*) FROM anomalies WHERE at > $1) AS anomalies,
+       (SELECT count(*) FROM drift_events WHERE at > $1 AND state = 'drifted') AS drifts,
+       (SELECT count(*) FROM alerts WHERE at > $1 AND state = 'open') AS incidents,
+       (SELECT count(*) FROM retraining_requests WHERE at > $1) AS retraining_requests
+"""
+#: Tables with a body, and their ids.
+IDS = {"anomalies": "anomaly_id", "drift_events": "drift_id", "alerts": "alert_id", "retraining_requests": "request_id"}
+
+
+class Cursor(NamedTuple):
+    """After which row a page begins, newest first: its moment and id."""
+
+    at_ms: int
+    id: str
+
+    def encoded(self) -> str:
+        """For a header and a query: letters, digits, - and _ only."""
+        return base64.urlsafe_b64encode(f"{self.at_ms}:{self.id}".encode()).decode().rstrip("=")
+
+
+def decoded(text: str) -> Cursor:
+    """The cursor that `encoded` made.
+
+    Raises:
+        ValueError: it made no such text.
+    """
+    at, mark, name = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode().partition(":")
+    if not (mark and at.isdecimal() and len(at) <= 14 and int(at) <= MAX_TIMESTAMP_MS):
+        raise ValueError(text)
+    return Cursor(int(at), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whose messages, and where the page begins."""
+
+    environment: str = ""
+    model: str = ""
+    before_ms: int = 0
+    cursor: Cursor | None = None
+    limit: int = 100
 
 
 class HistoryReader:
@@ -42,53 +91,53 @@ class HistoryReader:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
 
-    async def incidents(self, state: str, environment: str, model: str, severity: str, limit: int) -> list[Row]:
+    async def ready(self) -> None:
+        """Raise if the database does not answer, or was never set up."""
+        (row,) = await self._fetch("SELECT to_regclass('window_days') IS NOT NULL AS there")
+        if not row["there"]:
+            raise LookupError("it has no tables yet: run `streamgauge setup`")
+
+    async def incidents(self, state: str, environment: str, model: str, severity: str, limit: int) -> list[str]:
         """The newest transition of each incident, newest first."""
-        return [json.loads(row["body"]) for row in
-                await self.pool.fetch(_INCIDENTS, environment, model, severity, state, limit)]
+        return [row["body"] for row in await self._fetch(_INCIDENTS, environment, model, severity, state, limit)]
 
-    async def incident(self, incident_id: str) -> list[Row]:
+    async def incident(self, incident_id: str) -> list[str]:
         """Every transition of one incident, oldest first."""
-        return [json.loads(row["body"]) for row in await self.pool.fetch(
-            "SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, alert_id", incident_id)]
+        rank = "CASE state WHEN 'open' THEN 0 WHEN 'escalated' THEN 1 ELSE 2 END"
+        return [row["body"] for row in await self._fetch(
+            f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {rank}, alert_id", incident_id)]  # noqa: S608
 
-    async def bodies(self, table: str, environment: str, model: str, before_ms: int, limit: int) -> list[Row]:
-        """Messages of one table, newest first; `before_ms` pages."""
-        if table not in BODIES:
-            raise ValueError(f"no such table: {table}")
-        rows = await self.pool.fetch(
-            f"SELECT body FROM {table} WHERE ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) "  # noqa: S608
-            "AND at < $3 ORDER BY at DESC LIMIT $4", environment, model, _at(before_ms), limit)
-        return [json.loads(row["body"]) for row in rows]
+    async def page(self, table: str, wanted: Wanted) -> tuple[list[str], Cursor | None]:
+        """Messages of one table, newest first, and where the next page begins; None after the last."""
+        key = IDS[table]
+        cursor = wanted.cursor or Cursor(wanted.before_ms, "")
+        rows = await self._fetch(
+            f"SELECT at, {key} AS id, body FROM {table} WHERE ($1 = '' OR environment = $1) "  # noqa: S608
+            f"AND ($2 = '' OR model = $2) AND (at, {key}) < ($3, $4) ORDER BY at DESC, {key} DESC LIMIT $5",
+            wanted.environment, wanted.model, moment(cursor.at_ms), cursor.id, wanted.limit + 1)
+        shown = rows[:wanted.limit]
+        following = Cursor(epoch_ms(shown[-1]["at"]), shown[-1]["id"]) if len(rows) > wanted.limit else None
+        return [row["body"] for row in shown], following
 
     async def models(self, size_ms: int, since_ms: int) -> list[Row]:
         """Who sent something since then, with totals."""
         return [{**dict(row), "events": int(row["events"]), "errors": int(row["errors"]),
-                 "last_at": row["last_at"].isoformat()} for row in
-                await self.pool.fetch(_MODELS, size_ms, _at(since_ms))]
+                 "last_at": row["last_at"].isoformat(), "last_ms": epoch_ms(row["last_at"])}
+                for row in await self._fetch(_MODELS, size_ms, moment(since_ms))]
 
-    async def windows(self, environment: str, model: str, size_ms: int, from_ms: int, to_ms: int, version: str,
+    async def counts(self, since_ms: int) -> Row:
+        """How many anomalies, drifts, incidents and requests there were since then."""
+        (row,) = await self._fetch(_COUNTS, moment(since_ms))
+        return dict(row)
+
+    async def windows(self, environment: str, model: str, size_ms: int, span: tuple[int, int], version: str,
                       component: str, field: str, limit: int) -> list[Row]:
-        """Closed windows in time order; with `field`, its summary and quantiles in each."""
-        rows = await self.pool.fetch(_WINDOWS, environment, model, size_ms, _at(from_ms), _at(to_ms), version,
-                                     component, limit)
-        return [_window(row, field) for row in rows]
+        """Rows of the first `limit` windows that begin in [span), one a partition, by start, version, component."""
+        rows = await self._fetch(_WINDOWS, environment, model, size_ms, moment(span[0]), moment(span[1]), version,
+                                 component, field, limit)
+        return [{**dict(row), "start_ms": epoch_ms(row["start_at"]), "fields": json.loads(row["fields"])}
+                for row in rows]
 
-
-def _window(row: Any, field: str) -> Row:
-    found: Row = {"start_ms": int(row["start_at"].timestamp() * 1000), "version": row["version"],
-                  "component": row["component"], "partition": row["partition"], "count": row["count"],
-                  "errors": row["errors"], "revision": row["revision"]}
-    fields = json.loads(row["fields"])
-    if not field:
-        return found | {"fields": {name: _summary(summary) for name, summary in fields.items()}}
-    return found | {"value": _summary(fields[field]) if field in fields else None}
-
-
-def _summary(summary: Row) -> Row:
-    buckets = [(code, count) for code, count in summary.pop("sketch", [])]
-    return summary | {f"p{int(q * 100)}": quantile(buckets, q) for q in (0.5, 0.95, 0.99)}
-
-
-def _at(timestamp_ms: int) -> datetime:
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    async def _fetch(self, query: str, *given: Any) -> list[Any]:
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return list(await connection.fetch(query, *given))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+import logging
+import signal
+import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from redis.exceptions import RedisError
 
-from dashboards.api import metrics, routes, sockets
-from dashboards.api.auth import api_token
+from dashboards.api import edge, routes, sockets
+from dashboards.api.auth import api_token, required_or_cookie
 from dashboards.api.feed import Feed
 from dashboards.api.history import HistoryReader
 from streams import log
@@ -26,33 +29,35 @@ from streams.stores import postgres
 from streams.stores import redis as hot
 
 logger = log.get(__name__)
-PAGE = Path(__file__).parent / "static" / "index.html"
-CHECK_SECONDS = 2.0
-RETRY_SECONDS = 1.0
+STATIC = Path(__file__).parent / "static"
+CHECK_SECONDS, RETRY_SECONDS, STOP_SECONDS = 2.0, 1.0, 3
+POOL, COMMAND_SECONDS = 8, 10.0
+#: Bytes of a message that a socket may send; none says anything.
+SOCKET_BYTES = 4_096
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The gateway; connects when it starts, and goes on trying for stores that are away."""
-    app = FastAPI(title="Streamgauge", version="0.1.0", openapi_url="/api/openapi.json", docs_url="/api/docs",
-                  redoc_url=None, lifespan=_lifespan,
-                  description="Incidents, alerts, drift and metrics of machine-learning models in production.")
+    app = FastAPI(title="Streamgauge", version="0.1.0", openapi_url=None, docs_url=None, redoc_url=None,
+                  lifespan=_lifespan,
+                  description="Incidents, alerts, drift and metrics of machine-learning models in production. "
+                              "Live alerts: WebSocket /ws/alerts. Errors are {code, message}.")
     app.state.settings = settings
     app.state.token = api_token(settings)
     app.state.history = None
     app.include_router(routes.router)
     app.include_router(sockets.router)
-    app.add_exception_handler(HTTPException, _as_json)
-    for away in (RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        app.add_exception_handler(away, _store_away)
-    app.middleware("http")(_count)
+    edge.install(app)
     _open_routes(app)
+    _documents(app)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
 
 def _open_routes(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(PAGE)
+        return FileResponse(STATIC / "index.html")
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -69,6 +74,16 @@ def _open_routes(app: FastAPI) -> None:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
+def _documents(app: FastAPI) -> None:
+    @app.get("/api/openapi.json", include_in_schema=False, dependencies=[required_or_cookie])
+    async def openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    @app.get("/api/docs", include_in_schema=False, dependencies=[required_or_cookie])
+    async def docs() -> FileResponse:
+        return FileResponse(STATIC / "docs.html")
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
@@ -76,29 +91,47 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.feed = Feed(app.state.hot)
     await app.state.feed.start()
     connecting = asyncio.create_task(_connect(app))
-    yield
-    connecting.cancel()
-    await app.state.feed.stop()
-    await app.state.hot.client.aclose()
-    if app.state.history is not None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(app.state.history.pool.close(), CHECK_SECONDS)
+    try:
+        yield
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await app.state.feed.stop()
+        with contextlib.suppress(OSError):
+            await app.state.hot.client.aclose()
+        if app.state.history is not None:
+            await _close(app.state.history.pool)
+
+
+async def _close(pool: Any) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CHECK_SECONDS)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
 
 
 async def _connect(app: FastAPI) -> None:
     """Open the database, trying until it answers; from then on the pool connects anew by itself."""
+    away = False
     while app.state.history is None:
         try:
-            app.state.history = HistoryReader(await postgres.connect(app.state.settings))
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-            logger.warning("database.away", error=type(error).__name__)
+            pool = await postgres.connect(app.state.settings, POOL, COMMAND_SECONDS)
+            app.state.history = HistoryReader(pool)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            if not away:
+                logger.warning("database.away", error=type(error).__name__)
+            away = True
             await asyncio.sleep(RETRY_SECONDS)
+    if away:
+        logger.info("database.back")
 
 
 async def _wrong(app: FastAPI) -> list[str]:
     async def ask(name: str, question: Callable[[], Awaitable[Any]]) -> str | None:
         try:
             await asyncio.wait_for(question(), CHECK_SECONDS)
+        except LookupError as error:
+            return f"{name} is not ready: {error}"
         except Exception as error:
             return f"{name} does not answer ({type(error).__name__})"
         return None
@@ -106,35 +139,42 @@ async def _wrong(app: FastAPI) -> list[str]:
     async def database() -> None:
         if app.state.history is None:
             raise ConnectionError
-        await app.state.history.pool.fetchval("SELECT 1")
+        await app.state.history.ready()
 
-    answers = await asyncio.gather(ask("Redis", app.state.hot.client.ping), ask("PostgreSQL", database))
+    async def reader() -> None:
+        if not app.state.feed.alive:
+            raise LookupError("its reader has ended; restart the gateway")
+
+    answers = await asyncio.gather(ask("Redis", app.state.hot.client.ping), ask("PostgreSQL", database),
+                                   ask("The alert stream", reader))
     return [answer for answer in answers if answer]
 
 
-async def _as_json(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    detail = error.detail if isinstance(error.detail, dict) else {"code": "error", "message": str(error.detail)}
-    return JSONResponse(detail, error.status_code, headers=error.headers)
+class _Server(uvicorn.Server):
+    """uvicorn, which says where it listens in one line of ours."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.servers:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            logger.info("gateway.started", page=f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
-async def _store_away(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("store.away", error=type(error).__name__)
-    return JSONResponse({"code": "store_away", "message": "a store does not answer; see /readyz, and try again soon"},
-                        503)
-
-
-async def _count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    started = time.perf_counter()
-    response = await answer(request)
-    route = getattr(request.scope.get("route"), "path", "other")
-    metrics.REQUESTS.labels(route, str(response.status_code)).inc()
-    metrics.SECONDS.labels(route).observe(time.perf_counter() - started)
-    return response
+def server(settings: Settings) -> uvicorn.Server:
+    """The gateway in its HTTP server. Its `run()` serves; `should_exit` ends it."""
+    return _Server(uvicorn.Config(
+        create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
+        server_header=False, ws="websockets-sansio", ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS))
 
 
 def serve(settings: Settings) -> None:
     """The `streamgauge gateway` command: serve until SIGINT or SIGTERM."""
     log.configure(settings, "gateway")
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-                ws="websockets", timeout_graceful_shutdown=3)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)      # its lines have addresses, and those ?token=
+    gateway = server(settings)
+    for number in (signal.SIGINT, signal.SIGTERM):      # uvicorn sends itself the signal again when it has stopped
+        signal.signal(number, lambda *_: setattr(gateway, "should_exit", True))
+    gateway.run()
+    logger.info("gateway.stopped", failed=not gateway.started)
+    if not gateway.started:
+        sys.exit(1)

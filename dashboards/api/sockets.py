@@ -1,7 +1,14 @@
 """`/ws/alerts`: filtered alerts, resumed from the last id without a gap or a double, with heartbeats.
 
-Messages, each one JSON object: hello (last_id, heartbeat_ms), alert (id, alert), heartbeat (ts, last_id), missed
-(reason slow or trimmed; count, from_id, to_id). Pass the last id seen as `?last_id=` to resume; 0 is the oldest kept.
+Query: environment, model, severity (the least), last_id (0: everything kept; absent: only what comes from now on).
+Messages, each one JSON object:
+
+    hello      last_id (the newest alert now), heartbeat_ms
+    alert      id, alert
+    heartbeat  ts, last_id: everything up to it was sent
+    missed     reason (slow: the queue was full; trimmed: no longer kept), count (null if unknown), from_id, to_id
+
+Missed alerts that are still kept are at `GET /api/alerts/stream?from_id=&to_id=`.
 """
 
 from __future__ import annotations
@@ -9,92 +16,142 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
 
 from dashboards.api import metrics
-from dashboards.api.auth import socket_allowed, socket_protocol
-from dashboards.api.feed import SEVERITIES, Feed, Filter, Subscriber, place
+from dashboards.api.auth import HELP, socket_allowed, socket_protocol
+from dashboards.api.feed import AWAY, RETRY_S, SEVERITIES, Feed, Filter, Item, Place, Subscriber, place
+from streams import log
 
+logger = log.get(__name__)
 router = APIRouter()
-UNAUTHORIZED, BAD_REQUEST = 4401, 4400
+T = TypeVar("T")
 
 
 @router.websocket("/ws/alerts")
 async def alerts(socket: WebSocket) -> None:
     """Send what the filter wants until the socket goes."""
-    state = socket.app.state
-    await socket.accept(subprotocol=socket_protocol(socket))
+    state, query = socket.app.state, socket.query_params
     if not socket_allowed(socket, state.token):
-        await socket.close(UNAUTHORIZED, "token missing or wrong")
+        await _deny(socket, 401, "unauthorized", f"{HELP}; or ?token=, or the subprotocol bearer.TOKEN")
         return
-    query = socket.query_params
-    last_id, severity = query.get("last_id"), query.get("severity", "info")
     try:
-        after = place(last_id) if last_id is not None else place("0-0")
-        if severity not in SEVERITIES:
-            raise ValueError
-    except ValueError:
-        await socket.close(BAD_REQUEST, "last_id is an id of this stream; severity is info, warning or critical")
+        after = place(query["last_id"]) if "last_id" in query else None
+    except ValueError as error:
+        await _deny(socket, 400, "bad_last_id", f"last_id: {error}")
         return
-    subscriber = Subscriber(Filter(query.get("environment", ""), query.get("model", ""), severity),
-                            state.settings.socket_queue, after)
+    severity = query.get("severity", "info")
+    if severity not in SEVERITIES:
+        await _deny(socket, 400, "bad_severity", f"severity is one of {', '.join(SEVERITIES)}")
+        return
+    wanted = Filter(query.get("environment", ""), query.get("model", ""), severity)
+    await socket.accept(subprotocol=socket_protocol(socket))
+    await _serve(Line(socket, state.feed, Subscriber(wanted, state.settings.socket_queue),
+                      state.settings.heartbeat_ms), after)
+
+
+async def _deny(socket: WebSocket, status: int, code: str, message: str) -> None:
+    await socket.send_denial_response(JSONResponse({"code": code, "message": message}, status))
+
+
+async def _serve(line: Line, after: Place | None) -> None:
     metrics.SOCKETS.inc()
-    reader = asyncio.create_task(_until_gone(socket))
-    writer = asyncio.create_task(_write(socket, state.feed, subscriber, last_id, state.settings.heartbeat_ms))
+    tasks = {asyncio.create_task(line.until_gone()), asyncio.create_task(line.speak(after))}
     try:
-        await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        state.feed.subscribers.discard(subscriber)
+        line.feed.subscribers.discard(line.subscriber)
         metrics.SOCKETS.dec()
-        for task in (reader, writer):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(reader, writer, return_exceptions=True)
+        for end in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
+                logger.error("socket.failed", error=type(end).__name__, exc_info=end)
+                with contextlib.suppress(Exception):
+                    await line.socket.close(1011)
 
 
-async def _until_gone(socket: WebSocket) -> None:
-    """Clients have nothing to say; read, to see them go."""
-    with contextlib.suppress(WebSocketDisconnect):
+@dataclass
+class Line:
+    """One socket's conversation."""
+
+    socket: WebSocket
+    feed: Feed
+    subscriber: Subscriber
+    heartbeat_ms: int
+
+    async def until_gone(self) -> None:
+        """Clients have nothing to say; read, to see them go."""
+        while (await self.socket.receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def speak(self, after: Place | None) -> None:
+        """Say hello, then what was, then what is."""
+        newest = await self._patiently(self.feed.newest)
+        await self.socket.send_json({"type": "hello", "last_id": str(newest), "heartbeat_ms": self.heartbeat_ms})
+        await self._past(newest if after is None else min(after, newest))
         while True:
-            await socket.receive_text()
+            self.subscriber.ready.clear()
+            while self.subscriber.items:
+                await self._send(self.subscriber.items.popleft())
+            missed = self.subscriber.take_missed()
+            if missed:
+                await self.socket.send_json(missed)
+                continue
+            try:
+                await asyncio.wait_for(self.subscriber.ready.wait(), self.heartbeat_ms / 1000)
+            except TimeoutError:
+                await self._heartbeat(self.feed.last)
 
+    async def _past(self, after: Place) -> None:
+        """Send what is kept, page by page at the socket's pace, until nothing lies between it and the feed.
 
-async def _write(socket: WebSocket, feed: Feed, subscriber: Subscriber, last_id: str | None,
-                 heartbeat_ms: int) -> None:
-    feed.subscribers.add(subscriber)        # first, so that nothing falls between the past and the present
-    current = await feed.newest_id()
-    await socket.send_json({"type": "hello", "last_id": current, "heartbeat_ms": heartbeat_ms})
-    if last_id is None:
-        subscriber.after = max(subscriber.after, place(current))
-    else:
-        await _past(socket, feed, subscriber, last_id)
-    while True:
-        subscriber.ready.clear()
-        while subscriber.items:
-            item = subscriber.items.popleft()
-            if place(item[0]) > subscriber.after:
-                await _send(socket, subscriber, item)
-        missed = subscriber.take_missed()
-        if missed:
-            await socket.send_json(missed)
-            continue
+        The feed is joined in the same breath in which that is seen: what it hands out from then on is queued.
+        """
+        while True:
+            seen = self.feed.last
+            page = await self._patiently(partial(self.feed.between, after))
+            if page.oldest is not None:
+                await self.socket.send_json({"type": "missed", "reason": "trimmed", "count": None,
+                                             "from_id": str(after), "to_id": str(page.oldest)})
+            for item in page.items:
+                if self.subscriber.filter.wants(item.alert):
+                    await self._send(item)
+            after = page.end if page.end != after else max(after, seen)
+            if after >= self.feed.last:
+                break
+        self.subscriber.after = after
+        self.feed.subscribers.add(self.subscriber)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, however long Redis is away; the socket gets its heartbeats meanwhile."""
+        asking = asyncio.ensure_future(self._asked(ask))
         try:
-            await asyncio.wait_for(subscriber.ready.wait(), heartbeat_ms / 1000)
-        except TimeoutError:
-            await socket.send_json({"type": "heartbeat", "ts": int(time.time() * 1000), "last_id": feed.last_id})
+            while True:
+                done, _ = await asyncio.wait({asking}, timeout=self.heartbeat_ms / 1000)
+                if done:
+                    return asking.result()
+                await self._heartbeat(None)
+        finally:
+            asking.cancel()
 
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await ask()
+            except AWAY:
+                await asyncio.sleep(RETRY_S)
 
-async def _past(socket: WebSocket, feed: Feed, subscriber: Subscriber, last_id: str) -> None:
-    if await feed.trimmed(last_id):
-        await socket.send_json({"type": "missed", "reason": "trimmed", "count": None, "from_id": last_id,
-                                "to_id": None})
-    for item in await feed.after(last_id):
-        if subscriber.filter.wants(item[1]):
-            await _send(socket, subscriber, item)
-        subscriber.after = place(item[0])
+    async def _heartbeat(self, last: Place | None) -> None:
+        await self.socket.send_json({"type": "heartbeat", "ts": time.time_ns() // 1_000_000,
+                                     "last_id": None if last is None else str(last)})
 
-
-async def _send(socket: WebSocket, subscriber: Subscriber, item: tuple[str, dict[str, object]]) -> None:
-    await socket.send_json({"type": "alert", "id": item[0], "alert": item[1]})
-    subscriber.after = place(item[0])
-    metrics.SENT.inc()
+    async def _send(self, item: Item) -> None:
+        await self.socket.send_text(item.text)
+        metrics.SENT.inc()

@@ -1,20 +1,39 @@
-"""Redis: the alert stream that sockets resume from, open incidents, and the newest windows of every series."""
+"""Redis: the alert stream that sockets resume from, open incidents, and the newest windows of every series.
+
+All keys begin with `PREFIX` and the topics' prefix:
+
+    alerts              stream   one entry an alert: alert = JSON
+    seen:ALERT_ID       string   the alert is on the stream
+    incidents:open      hash     incident id -> its newest alert
+    window:SIZE:SERIES  hash     PARTITION:start, :count, :body of the newest closed window
+    score:SERIES        string   the newest anomaly
+    series              zset     series -> wall clock of its last window, ms
+
+A series is `environment|model|version|component`; none of the four may hold a bar.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as redis
 
 from schemas.alerts import Alert
-from schemas.windows import MetricWindow
+from schemas.anomalies import Anomaly
+from schemas.base import Subject
+from schemas.windows import MetricWindow, Summary
 from streams.settings import Settings
+from streams.windows.sketch import quantile
 
+PREFIX = "streamgauge:"
 #: An alert id is remembered for this long; a repeat within it is dropped.
 DEDUPE_SECONDS = 7 * 24 * 3600
 #: A series without windows for this long leaves the hot view.
 HOT_SECONDS = 3600
+CONNECT_SECONDS, ANSWER_SECONDS = 5, 10
 
 # KEYS: dedupe key, stream, open incidents. ARGV: body, state, incident id, dedupe seconds, stream length.
 _APPEND = """
@@ -24,47 +43,117 @@ else redis.call('HSET', KEYS[3], ARGV[3], ARGV[1]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'alert', ARGV[1])
 """
 
+# KEYS: window, series. ARGV: partition, start ms, count, body, seconds, series, now ms.
+_PUT = """
+redis.call('ZADD', KEYS[2], ARGV[7], ARGV[6])
+local have = redis.call('HMGET', KEYS[1], ARGV[1] .. ':start', ARGV[1] .. ':count')
+if have[1] then
+  local older = tonumber(ARGV[2]) - tonumber(have[1])
+  if older < 0 or (older == 0 and tonumber(ARGV[3]) < tonumber(have[2])) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[1] .. ':start', ARGV[2], ARGV[1] .. ':count', ARGV[3], ARGV[1] .. ':body', ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+return 1
+"""
+
 
 def connect(settings: Settings) -> redis.Redis:
     """A client with its own pool; text in and out."""
-    return redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True, socket_timeout=10,
-                                socket_connect_timeout=5)
+    return redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True, protocol=2,
+                                socket_timeout=ANSWER_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
+
+
+def series_of(subject: Subject) -> str:
+    """The name of a subject's series."""
+    return "|".join((subject.environment, subject.model, subject.version, subject.component))
 
 
 class Hot:
     """Everything this project keeps in Redis, under one prefix."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings,
+                 now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self.client: Any = client      # the client's own types cover bytes and text alike; here it is text
-        self.prefix = f"streamgauge:{settings.topic_prefix}"
+        self.prefix = f"{PREFIX}{settings.topic_prefix}"
         self.stream = f"{self.prefix}alerts"
         self.open_incidents = f"{self.prefix}incidents:open"
+        self.known_series = f"{self.prefix}series"
         self.length = settings.alert_stream_length
+        self._now_ms = now_ms
         self._append = client.register_script(_APPEND)
+        self._put: Any = client.register_script(_PUT)
 
     async def append_alert(self, alert: Alert) -> str | None:
-        """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat."""
+        """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat.
+
+        All or nothing: the dedupe key, the stream and the open incidents change together.
+        """
         place: Any = await self._append(
             keys=[f"{self.prefix}seen:{alert.alert_id}", self.stream, self.open_incidents],
             args=[alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, self.length])
         return str(place) if place else None
 
+    async def open_alerts(self) -> list[dict[str, Any]]:
+        """The newest alert of every incident that is open or escalated."""
+        return [json.loads(body) for body in (await self.client.hgetall(self.open_incidents)).values()]
+
     async def put_windows(self, windows: Sequence[MetricWindow]) -> None:
-        """Keep the newest closed window of every series and granularity."""
-        newest: dict[tuple[str, int], MetricWindow] = {}
+        """Keep the newest closed window of every series, granularity and partition; an older one changes nothing."""
+        newest: dict[tuple[str, int, int], MetricWindow] = {}
         for window in windows:
-            key = ("|".join((window.environment, window.model, window.version, window.component)), window.size_ms)
+            key = (series_of(window), window.size_ms, window.partition)
             have = newest.get(key)
             if have is None or (window.start_ms, window.count) >= (have.start_ms, have.count):
                 newest[key] = window
+        now = self._now_ms()
         pipe = self.client.pipeline(transaction=False)
-        for (series, size), window in newest.items():
-            key_name = f"{self.prefix}window:{size}:{series}"
-            pipe.set(key_name, window.model_dump_json(), ex=HOT_SECONDS)
-            pipe.hset(f"{self.prefix}series", series, window.start_ms)
+        for (series, size, partition), window in newest.items():
+            self._put(keys=[f"{self.prefix}window:{size}:{series}", self.known_series],
+                      args=[partition, window.start_ms, window.count, json.dumps(_view(window)), HOT_SECONDS, series,
+                            now], client=pipe)
+        pipe.zremrangebyscore(self.known_series, "-inf", now - 1000 * HOT_SECONDS)
+        await pipe.execute()
+
+    async def put_scores(self, anomalies: Sequence[Anomaly]) -> None:
+        """Keep the newest anomaly of every series: when, how high, over which threshold."""
+        newest: dict[str, Anomaly] = {}
+        for anomaly in anomalies:
+            have = newest.get(series_of(anomaly))
+            if have is None or anomaly.ts >= have.ts:
+                newest[series_of(anomaly)] = anomaly
+        pipe = self.client.pipeline(transaction=False)
+        for series, anomaly in newest.items():
+            body = anomaly.model_dump(include={"anomaly_id", "event_id", "ts", "detector", "score", "threshold"})
+            pipe.set(f"{self.prefix}score:{series}", json.dumps(body), ex=HOT_SECONDS)
         await pipe.execute()
 
     async def series(self) -> dict[str, int]:
-        """`environment|model|version|component` -> start of its newest window (epoch ms)."""
-        found = await self.client.hgetall(f"{self.prefix}series")
-        return {str(name): int(start) for name, start in found.items()}
+        """`environment|model|version|component` -> when its last window came (wall clock, epoch ms), by name."""
+        since = self._now_ms() - 1000 * HOT_SECONDS
+        found = await self.client.zrangebyscore(self.known_series, since, "+inf", withscores=True)
+        return {str(name): int(score) for name, score in sorted(found)}
+
+    async def newest(self, series: Sequence[str], size_ms: int) -> list[dict[str, Any]]:
+        """For each series its newest windows, one a partition, and its newest anomaly or None."""
+        pipe = self.client.pipeline(transaction=False)
+        for name in series:
+            pipe.hgetall(f"{self.prefix}window:{size_ms}:{name}")
+            pipe.get(f"{self.prefix}score:{name}")
+        answers = await pipe.execute()
+        return [{"windows": list(_bodies(windows)), "anomaly": json.loads(score) if score else None}
+                for windows, score in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
+    return (json.loads(text) for name, text in sorted(windows.items()) if name.endswith(":body"))
+
+
+def _view(window: MetricWindow) -> dict[str, Any]:
+    """A window with quantiles in the place of sketches, which are most of its bytes."""
+    body = window.model_dump(include={"window_id", "start_ms", "size_ms", "partition", "count", "errors", "revision"})
+    return body | {"fields": {name: _figures(summary) for name, summary in window.fields.items()}}
+
+
+def _figures(summary: Summary) -> dict[str, Any]:
+    figures = summary.model_dump(include={"count", "missing", "mean", "min", "max"})
+    return figures | {"p50": quantile(summary.sketch, 0.5), "p95": quantile(summary.sketch, 0.95)}

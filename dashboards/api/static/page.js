@@ -1,0 +1,105 @@
+// The start page: open incidents and the last alerts, live. A client of /api and /ws/alerts like any other.
+"use strict";
+const $ = id => document.getElementById(id);
+const SHOWN = 50, FIRST_WAIT_MS = 500, LONGEST_WAIT_MS = 10000, RANK = { critical: 0, warning: 1, info: 2 };
+const incidents = new Map();
+let recent = [], token = localStorage.getItem("streamgauge.token") || "", last = null, wait = FIRST_WAIT_MS;
+let socket = null, watchdog = 0, figures = {};
+
+const make = (tag, text, name) => { const e = document.createElement(tag); e.textContent = text; if (name) e.className = name; return e; };
+const say = (text, name = "") => { $("state").textContent = text; $("state").className = name; };
+const ago = ms => {
+  const s = Math.max(0, (Date.now() - ms) / 1000);
+  return s < 90 ? `${Math.round(s)} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : new Date(ms).toLocaleString();
+};
+
+function card(alert) {
+  const li = make("li", "", alert.state === "resolved" ? "resolved" : alert.severity);
+  li.append(make("b", alert.title));
+  if (alert.detail && alert.state !== "resolved") li.append(make("p", alert.detail));
+  const when = make("small", `${alert.state} · ${alert.severity} · ${alert.environment} · ${ago(alert.ts)}`);
+  when.title = new Date(alert.ts).toISOString();
+  li.append(when);
+  return li;
+}
+
+function draw() {
+  const open = [...incidents.values()].sort((a, b) => RANK[a.severity] - RANK[b.severity] || b.opened_ms - a.opened_ms);
+  $("open").replaceChildren(...(open.length ? open.map(card) : [make("li", "None. All quiet.", "resolved none")]));
+  $("alerts").replaceChildren(...(recent.length ? recent.map(card) : [make("li", "None yet.", "none")]));
+  const tiles = { "open incidents": incidents.size, "critical": open.filter(a => a.severity === "critical").length,
+                  "models today": figures.models ?? "–", "anomalies today": figures.anomalies ?? "–" };
+  $("figures").replaceChildren(...Object.entries(tiles).map(([name, value]) => {
+    const div = make("div", ""); div.append(make("dt", name), make("dd", Number(value) >= 0 ? Number(value).toLocaleString() : value)); return div;
+  }));
+  document.title = incidents.size ? `(${incidents.size}) Streamgauge` : "Streamgauge";
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { headers: { Authorization: `Bearer ${token}` } });
+  if (answer.status === 401) throw new Error("token");
+  if (!answer.ok) throw new Error((await answer.json()).message);
+  return answer.json();
+}
+
+function login(text) {
+  say(text, text ? "bad" : ""); $("login").hidden = false; $("board").hidden = true; $("token").focus();
+}
+
+// What is open and what was last, then whatever came over the socket while we asked.
+async function load(since) {
+  const [open, alerts] = await Promise.all([ask("/api/incidents?state=open&limit=1000"), ask(`/api/alerts?limit=${SHOWN}`)]);
+  incidents.clear(); open.forEach(alert => incidents.set(alert.incident_id, alert));
+  recent = alerts; since.forEach(take); draw();
+  ask("/api/overview").then(found => {
+    figures = { models: found.models.length, anomalies: found.counts.anomalies }; draw();
+  }).catch(() => {});
+}
+
+function take(alert) {
+  if (!recent.some(known => known.alert_id === alert.alert_id)) recent = [alert, ...recent].slice(0, SHOWN);
+  if (alert.state === "resolved") incidents.delete(alert.incident_id); else incidents.set(alert.incident_id, alert);
+}
+
+function connect() {
+  if (!token) return login("");
+  document.cookie = `streamgauge_token=${encodeURIComponent(token)}; path=/api; samesite=strict`;
+  const query = last ? `?last_id=${encodeURIComponent(last)}` : "";
+  let pending = [], heartbeat = 15000;
+  const fresh = async () => { pending ??= []; try { await load(pending); } finally { pending = null; } };
+  const alive = () => { clearTimeout(watchdog); watchdog = setTimeout(() => socket.close(), 3 * heartbeat); };
+  socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws/alerts${query}`, [`bearer.${token}`]);
+  socket.onmessage = event => {
+    const message = JSON.parse(event.data); alive();
+    if (message.type === "hello") {
+      heartbeat = message.heartbeat_ms; wait = FIRST_WAIT_MS; last ??= message.last_id;
+      say("live", "live"); $("login").hidden = true; $("board").hidden = false;
+      fresh().catch(error => say(error.message, "bad"));
+    } else if (message.type === "missed") {
+      fresh().catch(error => say(error.message, "bad"));
+    } else if (message.type === "heartbeat") {
+      last = message.last_id ?? last; draw();
+    } else if (message.type === "alert") {
+      last = message.id;
+      if (pending) pending.push(message.alert); else { take(message.alert); draw(); }
+    }
+  };
+  socket.onclose = async () => {
+    clearTimeout(watchdog);
+    try { await ask("/api/incidents?limit=1"); } catch (error) { if (error.message === "token") return login("the token is wrong"); }
+    say("reconnecting", "bad"); setTimeout(connect, wait); wait = Math.min(2 * wait, LONGEST_WAIT_MS);
+  };
+}
+
+$("login").onsubmit = event => {
+  event.preventDefault();
+  token = $("token").value.trim(); $("token").value = "";
+  localStorage.setItem("streamgauge.token", token);
+  connect();
+};
+$("leave").onclick = () => {
+  localStorage.removeItem("streamgauge.token");
+  document.cookie = "streamgauge_token=; path=/api; max-age=0; samesite=strict";
+  location.reload();
+};
+connect();

@@ -1,0 +1,190 @@
+"""History: messages into PostgreSQL, written so that a repeat does no harm, and dropped when their time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from schemas.alerts import Alert
+from schemas.anomalies import Anomaly
+from schemas.drift import DriftEvent, RetrainingRequest
+from schemas.windows import MetricWindow
+from streams.stores.postgres import moment
+
+#: So often, at the most, is it noted that a day is still written to.
+TOUCH = timedelta(hours=1)
+#: Rows deleted by one statement.
+CHUNK = 5_000
+#: A longer retention is the same as this one: for ever.
+LONGEST_DAYS = 500_000
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where a kind of message goes, and what becomes of a row whose key is there already."""
+
+    name: str
+    key: str
+    columns: tuple[str, ...]
+    conflict: str = "DO NOTHING"
+
+    @property
+    def incoming(self) -> str:
+        """A table of the connection's own that a batch is copied into; empty again after each transaction."""
+        return (f"CREATE TEMPORARY TABLE IF NOT EXISTS incoming_{self.name} ON COMMIT DELETE ROWS AS "  # noqa: S608
+                f"SELECT {', '.join(self.columns)} FROM {self.name} WITH NO DATA")
+
+    @property
+    def insert(self) -> str:
+        """From there into the table, in the key's order, so that two writers never wait for each other in a ring."""
+        columns = ", ".join(self.columns)
+        return (f"INSERT INTO {self.name} ({columns}) SELECT {columns} FROM incoming_{self.name} "  # noqa: S608
+                f"ORDER BY {self.key} ON CONFLICT ({self.key}) {self.conflict}")
+
+
+WINDOWS = Table("metric_windows", "window_id, start_at",
+                ("window_id", "start_at", "size_ms", "environment", "model", "version", "component", "partition",
+                 "count", "errors", "revision", "fields"),
+                "DO UPDATE SET count = excluded.count, errors = excluded.errors, revision = excluded.revision, "
+                "fields = excluded.fields WHERE excluded.count >= metric_windows.count")
+ANOMALIES = Table("anomalies", "anomaly_id", ("anomaly_id", "at", "environment", "model", "version", "component",
+                                              "score", "body"))
+DRIFT_EVENTS = Table("drift_events", "drift_id", ("drift_id", "at", "environment", "model", "kind", "state", "body"))
+ALERTS = Table("alerts", "alert_id", ("alert_id", "incident_id", "at", "environment", "model", "state", "cause",
+                                      "severity", "body"))
+REQUESTS = Table("retraining_requests", "request_id", ("request_id", "at", "environment", "model", "body"))
+
+
+class History:
+    """Idempotent writes. A window gives way to a copy with a larger count; other messages are written once."""
+
+    def __init__(self, pool: asyncpg.Pool, retention_days: int,
+                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.pool = pool
+        self.retention = timedelta(days=min(retention_days, LONGEST_DAYS))
+        self._clock = clock
+        self._days: dict[date, datetime] = {}
+
+    async def windows(self, found: Sequence[MetricWindow]) -> None:
+        """Upsert windows, each into the partition of its day."""
+        newest: dict[str, MetricWindow] = {}
+        for window in found:
+            have = newest.get(window.window_id)
+            if have is None or window.count >= have.count:
+                newest[window.window_id] = window
+        rows = [(w.window_id, moment(w.start_ms), w.size_ms, w.environment, w.model, w.version, w.component,
+                 w.partition, w.count, w.errors, w.revision, _fields(w)) for w in newest.values()]
+        async with self.pool.acquire() as connection:
+            await self._touch(connection, {row[1].date() for row in rows})
+            try:
+                await _load(connection, WINDOWS, rows)
+            except asyncpg.CheckViolationError:         # a day that we knew was dropped since
+                self._days.clear()
+                await self._touch(connection, {row[1].date() for row in rows})
+                await _load(connection, WINDOWS, rows)
+
+    async def anomalies(self, found: Sequence[Anomaly]) -> None:
+        await self._write(ANOMALIES, [
+            (a.anomaly_id, moment(a.ts), a.environment, a.model, a.version, a.component, a.score,
+             jsonb(a.model_dump_json())) for a in found])
+
+    async def drift(self, found: Sequence[DriftEvent]) -> None:
+        await self._write(DRIFT_EVENTS, [
+            (d.drift_id, moment(d.detected_ms), d.environment, d.model, d.kind, d.state, jsonb(d.model_dump_json()))
+            for d in found])
+
+    async def alerts(self, found: Sequence[Alert]) -> None:
+        await self._write(ALERTS, [
+            (a.alert_id, a.incident_id, moment(a.ts), a.environment, a.model, a.state, a.cause, a.severity,
+             jsonb(a.model_dump_json())) for a in found])
+
+    async def requests(self, found: Sequence[RetrainingRequest]) -> None:
+        await self._write(REQUESTS, [
+            (r.request_id, moment(r.ts), r.environment, r.model, jsonb(r.model_dump_json())) for r in found])
+
+    async def drop_old(self) -> None:
+        """Drop what tells of a time before the retention and was written before it too.
+
+        An incident goes as a whole, once it is resolved.
+        """
+        cutoff = self._clock() - self.retention
+        async with self.pool.acquire() as connection:
+            days = await connection.fetch("SELECT day FROM window_days WHERE day < $1 AND written_at < $2",
+                                          cutoff.date(), cutoff)
+            for row in days:
+                await self._drop_day(connection, row["day"], cutoff)
+            for table in (ANOMALIES, DRIFT_EVENTS, REQUESTS):
+                await _delete(connection, table, f"SELECT {table.key} FROM {table.name} "  # noqa: S608
+                                                 "WHERE at < $1 AND written_at < $1", cutoff)
+            await _delete(connection, ALERTS, """
+                SELECT alert_id FROM alerts WHERE incident_id IN (
+                    SELECT incident_id FROM alerts GROUP BY incident_id
+                    HAVING max(at) < $1 AND max(written_at) < $1 AND bool_or(state = 'resolved'))""", cutoff)
+
+    async def _write(self, table: Table, rows: list[tuple[Any, ...]]) -> None:
+        async with self.pool.acquire() as connection:
+            await _load(connection, table, rows)
+
+    async def _touch(self, connection: Any, days: Iterable[date]) -> None:
+        """Make the partitions of these days, and note that they are written to.
+
+        The note comes first: whoever drops a day takes its note away before, and so waits for us or we for them.
+        """
+        now = self._clock()
+        for day in sorted(days):
+            if now - self._days.get(day, _LONG_AGO) < TOUCH:
+                continue
+            await connection.execute("INSERT INTO window_days VALUES ($1, $2) ON CONFLICT (day) DO UPDATE "
+                                     "SET written_at = greatest(window_days.written_at, excluded.written_at)", day, now)
+            begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            with contextlib.suppress(asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):    # another worker's
+                await connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {_partition(day)} PARTITION OF metric_windows FOR VALUES "
+                    f"FROM ('{begin.isoformat()}') TO ('{(begin + timedelta(days=1)).isoformat()}')")
+            self._days[day] = now
+
+    async def _drop_day(self, connection: Any, day: date, cutoff: datetime) -> None:
+        async with connection.transaction():
+            gone = await connection.fetchval("DELETE FROM window_days WHERE day = $1 AND written_at < $2 RETURNING day",
+                                             day, cutoff)
+            if gone is not None:
+                await connection.execute(f"DROP TABLE IF EXISTS {_partition(day)}")
+        self._days.pop(day, None)
+
+
+async def _load(connection: Any, table: Table, rows: list[tuple[Any, ...]]) -> None:
+    """COPY into the connection's own table, then one statement."""
+    async with connection.transaction():
+        await connection.execute(table.incoming)
+        await connection.copy_records_to_table(f"incoming_{table.name}", records=rows, columns=table.columns)
+        await connection.execute(table.insert)
+
+
+async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -> None:
+    """Delete in chunks, so that no statement holds much for long."""
+    statement = f"DELETE FROM {table.name} WHERE {table.key} IN ({which} LIMIT {CHUNK})"  # noqa: S608
+    while await connection.execute(statement, cutoff) == f"DELETE {CHUNK}":
+        pass
+
+
+def _partition(day: date) -> str:
+    return f"metric_windows_{day:%Y%m%d}"
+
+
+def _fields(window: MetricWindow) -> str:
+    return jsonb(json.dumps({name: field.model_dump(exclude={"schema_version"})
+                             for name, field in window.fields.items()}))
+
+
+def jsonb(text: str) -> str:
+    """PostgreSQL's jsonb holds no U+0000: JSON text with U+FFFD in its place."""
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text

@@ -1,0 +1,207 @@
+"""A consumer group that copies some topics into one store: write, then commit.
+
+After a crash the last records are written again, and every write bears that. A store that is away is tried again for
+ever; a record that cannot be read, or that the store refuses for its content, is counted and passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
+
+from streams import log
+from streams.kafka import client_options
+from streams.settings import Settings
+from streams.stores import metrics
+from streams.stores.postgres import REFUSED
+from streams.topics import TopicRow
+
+logger = log.get(__name__)
+BATCH_RECORDS = 2_000
+WAIT_MS = 200
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+CLOSE_SECONDS = 5.0
+AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
+#: The settings are wrong: no waiting helps.
+FATAL = (asyncpg.ClientConfigurationError,)
+
+Write = Callable[[Sequence[Any]], Awaitable[object]]
+
+
+class _Stopped(Exception):
+    """Told to stop in the middle of something; what was not committed is read again next time."""
+
+
+class Sink:
+    """One consumer group, one store. Subclasses open the store."""
+
+    name = "sink"
+    fetch_wait_ms = WAIT_MS
+
+    def __init__(self, settings: Settings, rows: Sequence[TopicRow]) -> None:
+        self.settings = settings
+        self.rows = {settings.topic(row.name): row for row in rows}
+        #: Records not in the store yet, by topic; those of partitions that this process has.
+        self.lag: dict[str, int] = {row.name: 0 for row in rows}
+        #: What it waits for now; empty while all is well.
+        self.last_error = ""
+
+    async def open(self) -> Mapping[str, Write]:
+        """Connect to the store; a writer for each topic row's name."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let the store go. Also called when `open` failed half-way."""
+
+    async def tend(self) -> None:
+        """What is due now and then; called after every batch."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Copy until `stop` is set.
+
+        Raises:
+            Exception: what no waiting mends, as settings that make no sense.
+        """
+        try:
+            while not stop.is_set():
+                try:
+                    await self._copy(stop)
+                except FATAL:
+                    raise
+                except AWAY as error:
+                    self._note_away(error)
+                    await _pause(stop, LONGEST_RETRY_S / 5)
+        except _Stopped:
+            pass
+        except Exception as error:
+            self.last_error = type(error).__name__
+            logger.error("sink.failed", sink=self.name, error=self.last_error, exc_info=error)
+            raise
+        finally:
+            metrics.UP.labels(self.name).set(0)
+
+    async def _copy(self, stop: asyncio.Event) -> None:
+        consumer = self._consumer()
+        try:
+            await consumer.start()
+            writers = await self._retry(self._open, stop)
+            while not stop.is_set():
+                found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=BATCH_RECORDS)
+                for tp, records in found.items():
+                    row, messages = self.rows[tp.topic], self._read(tp.topic, records)
+                    if messages:
+                        await self._write(writers[row.name], row.name, messages, stop)
+                if found:
+                    await self._commit(consumer)
+                await self._measure(consumer)
+                await self._retry(self.tend, stop)
+        finally:
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(consumer.stop(), CLOSE_SECONDS)
+            await self.close()
+
+    def _consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
+            enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=self.fetch_wait_ms,
+            session_timeout_ms=self.settings.session_timeout_ms,
+            heartbeat_interval_ms=self.settings.session_timeout_ms // 3)
+
+    async def _open(self) -> Mapping[str, Write]:
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
+        """Commit what was written. A rebalance may refuse that: whoever has the partitions then writes them again."""
+        try:
+            await consumer.commit()
+        except KafkaError as error:
+            metrics.RETRIES.labels(self.name).inc()
+            logger.info("commit.refused", sink=self.name, error=type(error).__name__)
+
+    async def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        ends = {tp: consumer.highwater(tp) for tp in consumer.assignment()}
+        lag = dict.fromkeys(self.lag, 0)
+        for tp, end in ends.items():
+            if end is not None:
+                with contextlib.suppress(KafkaError, TimeoutError):       # given away in this moment
+                    lag[self.rows[tp.topic].name] += max(0, end - await asyncio.wait_for(consumer.position(tp), 1))
+        self.lag = lag
+        for topic, records in lag.items():
+            metrics.LAG.labels(self.name, topic).set(records)
+
+    def _read(self, topic: str, records: Sequence[Any]) -> list[BaseModel]:
+        row, found = self.rows[topic], []
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                found.append(row.schema.model_validate_json(record.value))
+            except ValidationError as error:
+                metrics.BAD.labels(self.name, row.name).inc()
+                first = error.errors(include_url=False, include_input=False)[0]
+                logger.warning("record.skipped", sink=self.name, topic=topic, partition=record.partition,
+                               offset=record.offset, field=".".join(map(str, first["loc"]))[:200], error=first["msg"])
+        return found
+
+    async def _write(self, write: Write, topic: str, messages: Sequence[BaseModel], stop: asyncio.Event) -> None:
+        """Write messages; one that the store refuses for its content is found by halving, counted and passed over."""
+        try:
+            await self._retry(partial(write, messages), stop)
+            metrics.RECORDS.labels(self.name, topic).inc(len(messages))
+        except REFUSED as error:
+            if len(messages) == 1:
+                metrics.BAD.labels(self.name, topic).inc()
+                logger.warning("record.refused", sink=self.name, topic=topic, error=str(error)[:300])
+                return
+            middle = len(messages) // 2
+            await self._write(write, topic, messages[:middle], stop)
+            await self._write(write, topic, messages[middle:], stop)
+
+    async def _retry(self, act: Callable[[], Awaitable[Any]], stop: asyncio.Event) -> Any:
+        """Do it until it works. What is refused for its content, or can never work, is raised."""
+        wait = FIRST_RETRY_S
+        while True:
+            try:
+                answer = await act()
+            except (*REFUSED, *FATAL):
+                raise
+            except AWAY as error:
+                self._note_away(error)
+                await _pause(stop, wait)
+                wait = min(2 * wait, LONGEST_RETRY_S)
+                if stop.is_set():
+                    raise _Stopped from None
+            else:
+                self._note_back()
+                return answer
+
+    def _note_away(self, error: Exception) -> None:
+        metrics.RETRIES.labels(self.name).inc()
+        metrics.UP.labels(self.name).set(0)
+        if not self.last_error:
+            logger.warning("store.away", sink=self.name, error=type(error).__name__)
+        self.last_error = type(error).__name__
+
+    def _note_back(self) -> None:
+        metrics.UP.labels(self.name).set(1)
+        if self.last_error:
+            logger.info("store.back", sink=self.name)
+        self.last_error = ""
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
