@@ -104,6 +104,8 @@ class Pipeline:
                     return
                 try:
                     await run()
+                    for partition in self.partitions:
+                        await partition.flush()
                 except Exception as error:
                     await self._fail(name, error)
                     return
@@ -148,6 +150,7 @@ class Pipeline:
         try:
             with metrics.stage(name):
                 await handle(batch, partition)
+                await partition.flush()
         except asyncio.CancelledError:
             raise
         except Exception as error:

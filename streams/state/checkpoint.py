@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,6 +41,8 @@ class Partition:
         self._codecs = codecs
         self._send = send
         self._states: dict[str, KeyedStates[Any]] = {}
+        self._queue: deque[tuple[str, bytes, bytes, int | None]] = deque()
+        self._sending = asyncio.Lock()
         self._outputs: list[Awaitable[Any]] = []
         self._notes: list[Any] = []
 
@@ -52,8 +55,18 @@ class Partition:
         return found
 
     async def publish(self, topic: str, key: str, value: bytes, partition: int | None = None) -> None:
-        """Send an output. The next checkpoint waits for the broker to have it."""
-        self._outputs.append(await self._send(topic, key.encode(), value, partition))
+        """Queue an output; the next checkpoint waits for the broker to have it.
+
+        This never gives the event loop away: between a change of state and the queueing of what it puts out no
+        checkpoint may freeze, or a crash would lose the output. `flush` sends.
+        """
+        self._queue.append((topic, key.encode(), value, partition))
+
+    async def flush(self) -> None:
+        """Send what is queued, in order."""
+        async with self._sending:
+            while self._queue and not self.closed:
+                self._outputs.append(await self._send(*self._queue.popleft()))
 
     def note(self, event: Any) -> None:
         """Say that the batch is in the state; it is acked at the next checkpoint. For a closed partition: nothing."""
@@ -124,8 +137,10 @@ class Checkpointer:
             owned = list(self.partitions.values())
             frozen = [item for partition in owned for item in partition.freeze()]
             notes = [note for partition in owned for note in partition.take_notes()]
-            outputs = [output for partition in owned for output in partition.take_outputs()]
             metrics.SNAPSHOT_FREEZE_SECONDS.observe(time.perf_counter() - started)
+            for partition in owned:
+                await partition.flush()
+            outputs = [output for partition in owned for output in partition.take_outputs()]
             await _all(outputs)
             await self._write(frozen)
             for note in notes:
@@ -138,8 +153,9 @@ class Checkpointer:
         """Write one agent's changes in one partition at once, without acking anything."""
         async with self._lock:
             if not partition.closed:
-                frozen, outputs = partition.freeze(agent), partition.take_outputs()
-                await _all(outputs)
+                frozen = partition.freeze(agent)
+                await partition.flush()
+                await _all(partition.take_outputs())
                 await self._write(frozen)
 
     async def _write(self, frozen: list[Frozen]) -> None:
