@@ -97,7 +97,8 @@ def summary(*values: float, missing: int = 0) -> Summary:
                    sketch=[(code, len(list(same))) for code, same in itertools.groupby(codes)])
 
 
-def a_window(start_ms: int = DAY, count: int = 2, partition: int = 0, size_ms: int = 60_000, **more: Any) -> MetricWindow:
+def a_window(start_ms: int = DAY, count: int = 2, partition: int = 0, size_ms: int = 60_000,
+             **more: Any) -> MetricWindow:
     subject = SUBJECT | {"component": "model"} | {key: more.pop(key) for key in list(more)
                                                   if key in ("environment", "model", "version", "component")}
     return MetricWindow(**(subject | {
