@@ -31,6 +31,7 @@ COMMON = {
     "log.index.size.max.bytes": "1048576",
     "log.cleaner.backoff.ms": "200",
     "log.cleaner.min.cleanable.ratio": "0.01",
+    "log.initial.task.delay.ms": "500",
     "log.retention.check.interval.ms": "1000",
     "controlled.shutdown.max.retries": "1",
 }
