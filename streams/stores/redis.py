@@ -108,9 +108,9 @@ class Hot:
         now = self._now_ms()
         pipe = self.client.pipeline(transaction=False)
         for (series, size, partition), window in newest.items():
-            self._put(keys=[f"{self.prefix}window:{size}:{series}", self.known_series],
-                      args=[partition, window.start_ms, window.count, json.dumps(_view(window)), HOT_SECONDS, series,
-                            now], client=pipe)
+            await self._put(keys=[f"{self.prefix}window:{size}:{series}", self.known_series],
+                            args=[partition, window.start_ms, window.count, json.dumps(_view(window)), HOT_SECONDS,
+                                  series, now], client=pipe)
         pipe.zremrangebyscore(self.known_series, "-inf", now - 1000 * HOT_SECONDS)
         await pipe.execute()
 

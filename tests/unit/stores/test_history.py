@@ -1,0 +1,172 @@
+"""History: what is written twice is there once, what is old goes, what cannot be stored is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from stores_world import DAY, a_drift, a_request, a_window, an_alert, an_anomaly, database, summary
+
+from streams.settings import Settings
+from streams.stores.history import History, jsonb
+from streams.stores.postgres import REFUSED, connect, moment
+
+DAYS_MS = 86_400_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now: datetime = moment(DAY)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+async def pool(postgres_url: str) -> AsyncIterator[asyncpg.Pool]:
+    found = await connect(Settings(database_url=await database(postgres_url)))
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def history(pool: asyncpg.Pool, clock: Clock) -> History:
+    return History(pool, 30, clock)
+
+
+async def rows(pool: asyncpg.Pool, query: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await pool.fetch(query)]
+
+
+async def partitions(pool: asyncpg.Pool) -> list[str]:
+    return [name for (name,) in await rows(pool, "SELECT inhrelid::regclass::text FROM pg_inherits "
+                                                 "WHERE inhparent = 'metric_windows'::regclass ORDER BY 1")]
+
+
+async def test_a_window_gives_way_to_a_larger_count_only(pool: asyncpg.Pool, history: History) -> None:
+    await history.windows([a_window(count=5, errors=1)])
+    await history.windows([a_window(count=4), a_window(count=3, revision=9)])
+    assert await rows(pool, "SELECT count, errors, revision FROM metric_windows") == [(5, 1, 0)]
+    await history.windows([a_window(count=7, errors=2, revision=1), a_window(count=6)])
+    assert await rows(pool, "SELECT count, errors, revision FROM metric_windows") == [(7, 2, 1)]
+    (body,) = await rows(pool, "SELECT fields FROM metric_windows")
+    assert json.loads(body[0])["latency_ms"] == json.loads(summary(*[20.0] * 7).model_dump_json(
+        exclude={"schema_version"}))
+
+
+async def test_windows_of_several_days_partitions_and_sizes_are_apart(pool: asyncpg.Pool, history: History) -> None:
+    await history.windows([a_window(DAY), a_window(DAY + DAYS_MS), a_window(DAY, partition=1),
+                           a_window(DAY, size_ms=1_000), a_window(DAY - 1_000, size_ms=1_000)])
+    assert await partitions(pool) == ["metric_windows_20260430", "metric_windows_20260501", "metric_windows_20260502"]
+    assert await rows(pool, "SELECT count(*) FROM metric_windows") == [(5,)]
+
+
+async def test_everything_else_is_written_once_by_its_id(pool: asyncpg.Pool, history: History) -> None:
+    for _ in range(2):
+        await history.anomalies([an_anomaly(1), an_anomaly(2), an_anomaly(1)])
+        await history.drift([a_drift(1)])
+        await history.alerts([an_alert(1), an_alert(1, alert_id="alert-1b", state="resolved")])
+        await history.requests([a_request(1)])
+    found = await rows(pool, "SELECT (SELECT count(*) FROM anomalies), (SELECT count(*) FROM drift_events), "
+                             "(SELECT count(*) FROM alerts), (SELECT count(*) FROM retraining_requests)")
+    assert found == [(2, 1, 2, 1)]
+    (body,) = await rows(pool, "SELECT body FROM alerts WHERE alert_id = 'alert-1'")
+    assert json.loads(body[0]) == json.loads(an_alert(1).model_dump_json())
+
+
+async def test_two_writers_with_the_same_records_neither_wait_for_ever_nor_double(pool: asyncpg.Pool,
+                                                                                 history: History) -> None:
+    ahead = [a_window(DAY + 60_000 * number) for number in range(200)]
+    await asyncio.gather(*(history.windows(part) for part in (ahead, ahead[::-1]) * 4),
+                         *(history.anomalies([an_anomaly(n) for n in order]) for order in (range(200),
+                                                                                           range(199, -1, -1))))
+    assert await rows(pool, "SELECT (SELECT count(*) FROM metric_windows), (SELECT count(*) FROM anomalies)") == [
+        (200, 200)]
+
+
+async def test_days_past_the_retention_go_and_others_stay(pool: asyncpg.Pool, history: History, clock: Clock) -> None:
+    await history.windows([a_window(DAY), a_window(DAY + 20 * DAYS_MS)])
+    await history.anomalies([an_anomaly(1), an_anomaly(2, ts=DAY + 20 * DAYS_MS)])
+    await pool.execute("UPDATE anomalies SET written_at = at")
+    clock.now = moment(DAY + 30 * DAYS_MS)
+    await history.drop_old()
+    assert len(await partitions(pool)) == 2
+    clock.now = moment(DAY + 31 * DAYS_MS + 1)
+    await history.drop_old()
+    assert await partitions(pool) == ["metric_windows_20260521"]
+    assert await rows(pool, "SELECT anomaly_id FROM anomalies") == [("anomaly-2",)]
+
+
+async def test_history_replayed_today_is_kept_as_long_as_todays(pool: asyncpg.Pool, history: History,
+                                                                clock: Clock) -> None:
+    clock.now = moment(DAY + 4_000 * DAYS_MS)
+    await history.windows([a_window(DAY)])
+    await history.anomalies([an_anomaly(1)])
+    await pool.execute("UPDATE anomalies SET written_at = $1", clock.now)
+    clock.now += timedelta(days=29)
+    await history.drop_old()
+    assert len(await partitions(pool)) == 1
+    assert await rows(pool, "SELECT count(*) FROM anomalies") == [(1,)]
+    clock.now += timedelta(days=2)
+    await history.drop_old()
+    assert await partitions(pool) == []
+    assert await rows(pool, "SELECT count(*) FROM anomalies") == [(0,)]
+
+
+async def test_a_day_that_another_process_dropped_is_made_again(pool: asyncpg.Pool, history: History,
+                                                                clock: Clock) -> None:
+    await history.windows([a_window(DAY)])
+    other = Clock()
+    other.now = moment(DAY + 40 * DAYS_MS)
+    await History(pool, 30, other).drop_old()
+    assert await partitions(pool) == []
+    await history.windows([a_window(DAY, count=9)])
+    assert await rows(pool, "SELECT count FROM metric_windows") == [(9,)]
+
+
+async def test_an_incident_goes_as_a_whole_and_only_when_it_is_over(pool: asyncpg.Pool, history: History,
+                                                                    clock: Clock) -> None:
+    await history.alerts([an_alert(1), an_alert(1, alert_id="over", state="resolved", ts=DAY + 35 * DAYS_MS),
+                          an_alert(2), an_alert(3), an_alert(3, alert_id="soon", state="resolved", ts=DAY + 9)])
+    await pool.execute("UPDATE alerts SET written_at = at")
+    clock.now = moment(DAY + 40 * DAYS_MS)
+    await history.drop_old()
+    assert await rows(pool, "SELECT alert_id FROM alerts ORDER BY 1") == [("alert-1",), ("alert-2",), ("over",)]
+
+
+async def test_a_retention_of_for_ever_drops_nothing(pool: asyncpg.Pool, clock: Clock) -> None:
+    await History(pool, 10**12, clock).drop_old()
+
+
+@pytest.mark.parametrize("window", [a_window().model_copy(update={"count": 2**63}), a_window(errors=2**63),
+                                    a_window(size_ms=2**31), a_window(partition=2**31)])
+async def test_numbers_that_no_column_holds_are_refused_and_nothing_is_written(pool: asyncpg.Pool, history: History,
+                                                                               window: Any) -> None:
+    with pytest.raises(REFUSED):
+        await history.windows([a_window(DAY + 60_000), window])
+    assert await rows(pool, "SELECT count(*) FROM metric_windows") == [(0,)]
+    await history.windows([a_window(DAY + 60_000)])
+    assert await rows(pool, "SELECT count(*) FROM metric_windows") == [(1,)]
+
+
+async def test_an_id_with_a_nul_is_refused_and_a_text_with_one_is_kept(pool: asyncpg.Pool, history: History) -> None:
+    with pytest.raises(REFUSED):
+        await history.alerts([an_alert(1, alert_id="a\x00b")])
+    await history.alerts([an_alert(1, title="a\x00b \\u0000 \\\x00")])
+    (body,) = await rows(pool, "SELECT body FROM alerts")
+    assert json.loads(body[0])["title"] == "a\ufffdb \\u0000 \\\ufffd"
+
+
+@pytest.mark.parametrize("text", ["\x00", "\x00\x00", "\\u0000", "\\\x00", "\\\\\x00\\u0000\x00", "u0000"])
+def test_only_the_character_itself_is_replaced(text: str) -> None:
+    assert json.loads(jsonb(json.dumps([text]))) == [text.replace("\x00", "\ufffd")]

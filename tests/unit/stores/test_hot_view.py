@@ -1,0 +1,138 @@
+"""The hot view: an alert once, incidents that are open, the newest window whatever comes late."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from stores_world import DAY, SUBJECT, a_window, an_alert, an_anomaly, opened, summary
+
+from streams.settings import Settings
+from streams.stores import redis
+from streams.stores.redis import HOT_SECONDS, Hot
+
+SERIES = "prod|churn|3|model"
+
+
+class Clock:
+    now_ms = DAY
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def settings(valkey_url: str, request: pytest.FixtureRequest) -> Settings:
+    return Settings(redis_url=valkey_url, topic_prefix=f"{request.node.name}-", alert_stream_length=100)
+
+
+@pytest.fixture
+async def hot(settings: Settings) -> AsyncIterator[Hot]:
+    async with opened(settings) as found:
+        yield found
+
+
+async def on_stream(hot: Hot) -> list[str]:
+    return [json.loads(entry["alert"])["alert_id"] for _, entry in await hot.client.xrange(hot.stream)]
+
+
+async def test_an_alert_is_appended_once_by_its_id(hot: Hot) -> None:
+    places = [await hot.append_alert(an_alert(number)) for number in (1, 2, 1, 2)]
+    assert places[2:] == [None, None]
+    assert [entry[0] for entry in await hot.client.xrange(hot.stream)] == places[:2]
+    assert await on_stream(hot) == ["alert-1", "alert-2"]
+
+
+async def test_many_who_append_the_same_alert_at_once_append_it_once(hot: Hot) -> None:
+    done = await asyncio.gather(*(hot.append_alert(an_alert(1)) for _ in range(20)))
+    assert sum(place is not None for place in done) == 1
+    assert await on_stream(hot) == ["alert-1"]
+
+
+async def test_an_incident_is_open_until_it_is_resolved_and_a_repeat_does_not_open_it_again(hot: Hot) -> None:
+    await hot.append_alert(an_alert(1))
+    await hot.append_alert(an_alert(2))
+    await hot.append_alert(an_alert(1, alert_id="worse", state="escalated", severity="critical"))
+    assert {a["incident_id"]: a["severity"] for a in await hot.open_alerts()} == {"incident-1": "critical",
+                                                                                  "incident-2": "warning"}
+    await hot.append_alert(an_alert(1, alert_id="over", state="resolved"))
+    await hot.append_alert(an_alert(1))
+    assert [a["incident_id"] for a in await hot.open_alerts()] == ["incident-2"]
+
+
+async def test_the_stream_is_bounded(hot: Hot) -> None:
+    for number in range(500):
+        await hot.append_alert(an_alert(number))
+    assert 100 <= await hot.client.xlen(hot.stream) <= 300
+    assert (await on_stream(hot))[-1] == "alert-499"
+
+
+async def test_an_alerts_id_is_forgotten_in_time(hot: Hot) -> None:
+    await hot.append_alert(an_alert(1))
+    assert 0 < await hot.client.ttl(f"{hot.prefix}seen:alert-1") <= redis.DEDUPE_SECONDS
+
+
+async def test_another_prefix_sees_nothing(hot: Hot, settings: Settings) -> None:
+    await hot.append_alert(an_alert(1))
+    async with opened(settings.model_copy(update={"topic_prefix": "other-"})) as other:
+        assert await on_stream(other) == []
+        assert await other.open_alerts() == []
+
+
+async def test_a_late_amendment_of_an_older_window_changes_nothing(hot: Hot) -> None:
+    await hot.put_windows([a_window(DAY, count=2), a_window(DAY + 60_000, count=5)])
+    await hot.put_windows([a_window(DAY, count=3, revision=1)])
+    await hot.put_windows([a_window(DAY + 60_000, count=4)])
+    (found,) = await hot.newest([SERIES], 60_000)
+    assert [(w["start_ms"], w["count"]) for w in found["windows"]] == [(DAY + 60_000, 5)]
+    await hot.put_windows([a_window(DAY + 60_000, count=6, revision=1)])
+    (found,) = await hot.newest([SERIES], 60_000)
+    assert [w["count"] for w in found["windows"]] == [6]
+
+
+async def test_partitions_granularities_and_versions_are_apart(hot: Hot) -> None:
+    await hot.put_windows([a_window(DAY, count=1), a_window(DAY, count=2, partition=1),
+                           a_window(DAY, count=3, size_ms=1_000), a_window(DAY, count=4, version="4")])
+    third, fourth = await hot.newest([SERIES, "prod|churn|4|model"], 60_000)
+    assert [(w["partition"], w["count"]) for w in third["windows"]] == [(0, 1), (1, 2)]
+    assert [w["count"] for w in fourth["windows"]] == [4]
+    (second,) = await hot.newest([SERIES], 1_000)
+    assert [w["count"] for w in second["windows"]] == [3]
+
+
+async def test_figures_stand_in_the_place_of_sketches(hot: Hot) -> None:
+    await hot.put_windows([a_window(fields={"latency_ms": summary(*map(float, range(1, 101))),
+                                            "prediction=yes": summary()})])
+    (found,) = await hot.newest([SERIES], 60_000)
+    latency = found["windows"][0]["fields"]["latency_ms"]
+    assert "sketch" not in latency
+    assert (latency["count"], latency["min"], latency["max"], latency["mean"]) == (100, 1, 100, 50.5)
+    assert latency["p95"] == pytest.approx(95, rel=0.011)
+    assert found["windows"][0]["fields"]["prediction=yes"]["p50"] is None
+
+
+async def test_the_newest_anomaly_of_a_series_is_kept(hot: Hot) -> None:
+    await hot.put_scores([an_anomaly(2, score=0.7), an_anomaly(1, score=0.5)])
+    (found,) = await hot.newest([SERIES], 60_000)
+    assert (found["windows"], found["anomaly"]["anomaly_id"], found["anomaly"]["score"]) == ([], "anomaly-2", 0.7)
+
+
+async def test_a_series_without_windows_leaves_in_time(settings: Settings) -> None:
+    clock = Clock()
+    hot = Hot(redis.connect(settings), settings, clock)
+    await hot.put_windows([a_window()])
+    assert await hot.series() == {SERIES: DAY}
+    assert 0 < await hot.client.ttl(f"{hot.prefix}window:60000:{SERIES}") <= HOT_SECONDS
+    clock.now_ms += 1_000 * HOT_SECONDS + 1
+    assert await hot.series() == {}
+    await hot.put_windows([a_window(version="4")])
+    assert await hot.client.zrange(hot.known_series, 0, -1) == ["prod|churn|4|model"]
+    await hot.client.aclose()
+
+
+def test_no_name_may_hold_what_parts_a_series() -> None:
+    for name in SUBJECT:
+        with pytest.raises(ValueError, match=name):
+            a_window(**{name: "a|b"})
