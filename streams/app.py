@@ -22,6 +22,7 @@ from streams.kafka import bootstrap_servers, client_options, ssl_context
 from streams.records import RecordBatch
 from streams.settings import Settings
 from streams.state.checkpoint import Checkpointer, Partition
+from streams.state.continuity import Verdict
 from streams.state.keyed import Codec
 from streams.topics import ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
 
@@ -69,7 +70,7 @@ class Pipeline:
                                                          "segment.bytes": str(64 * 1024 * 1024)})
         self.checkpointer = Checkpointer(
             rows=lambda: self.table.data.rows, changelog=lambda: self.table.changelog_topic_name,
-            send=self._send, ack=self._ack, commit=self._commit, written=self._written)
+            send=self._send, ack=self._ack, commit=self._commit, written=self._written, start=self._start)
         limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
                         settings.max_age_ms, settings.max_ahead_ms)
         self.decode = Decoder(limits)
@@ -144,7 +145,7 @@ class Pipeline:
     async def _guarded(self, name: str, handle: Handler, event: Any) -> None:
         batch: RecordBatch = event.value
         partition = self.checkpointer.partitions.get(batch.partition)
-        if partition is None or partition.closed:
+        if partition is None or partition.closed or not await self._follows(name, batch, partition):
             return
         metrics.BATCH_EVENTS.labels(batch.topic).observe(len(batch))
         try:
@@ -160,6 +161,17 @@ class Pipeline:
         partition.note(event)
         self._lag(batch)
 
+    async def _follows(self, name: str, batch: RecordBatch, partition: Partition) -> bool:
+        """False for a batch before which others are missing; they are fetched again."""
+        verdict = partition.continuity.check(name, batch)
+        if verdict is Verdict.SEEK:
+            offset = partition.continuity.seek_to(batch.topic)
+            logger.warning("batch.gap", agent=name, topic=batch.topic, partition=batch.partition,
+                           first_offset=batch.first_offset, read_again_from=offset)
+            metrics.REREADS.labels(batch.topic).inc()
+            self.app.consumer.read_again(TP(batch.topic, batch.partition), offset)
+        return verdict is Verdict.TAKE
+
     async def _fail(self, name: str, error: Exception, **where: Any) -> None:
         """A fault of ours: nothing is acked; stop at once, so that a restart begins from the last checkpoint."""
         if self.app.should_stop:
@@ -173,14 +185,19 @@ class Pipeline:
         if end is not None:
             metrics.LAG.labels(batch.topic, str(batch.partition)).set(max(0, end - batch.last_offset - 1))
 
-    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None) -> Any:
-        return await self.app.producer.send(topic, key, value, partition, None, None)
+    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None,
+                    headers: dict[str, bytes] | None) -> Any:
+        return await self.app.producer.send(topic, key, value, partition, None, headers)
 
     def _ack(self, event: Any) -> None:
         event.ack()
 
     async def _commit(self) -> None:
         await self.app.consumer.commit()
+
+    def _start(self, topic: str, partition: int) -> int | None:
+        found: int | None = self.app.consumer.started_at.get(TP(topic, partition))
+        return found
 
     def _written(self, partition: int, metadata: Any) -> None:
         topic = self.table.changelog_topic_name

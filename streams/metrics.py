@@ -18,6 +18,8 @@ BATCH_EVENTS = Histogram("streamgauge_batch_events", "Records a batch", ["topic"
 STAGE_SECONDS = Histogram("streamgauge_stage_seconds", "Time a batch spends in a stage", ["stage"], buckets=_SECONDS)
 WATERMARK_DELAY = Gauge("streamgauge_watermark_delay_seconds", "Wall clock minus the newest event's time",
                         ["partition"])
+REREADS = Counter("streamgauge_batch_rereads", "Batches that did not follow on the one before, so that the log was "
+                  "read again", ["topic"])
 LAG = Gauge("streamgauge_consumer_lag", "Records behind the end of the log", ["topic", "partition"])
 SNAPSHOT_BYTES = Gauge("streamgauge_snapshot_bytes", "Bytes written by the last checkpoint")
 SNAPSHOT_ROWS = Gauge("streamgauge_snapshot_rows", "Rows written by the last checkpoint")

@@ -24,12 +24,20 @@ class Record(Protocol):
 
 @dataclass(slots=True, eq=False)
 class RecordBatch:
-    """Consecutive records of one partition, in offset order (gaps possible, never empty)."""
+    """Consecutive records of one partition, in offset order (gaps possible, never empty).
+
+    From `fetched_from` to its last offset the log has no other records; it is the first record's offset if not given.
+    """
 
     topic: str
     partition: int
     records: Sequence[Record]
+    fetched_from: int = -1
     _decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.fetched_from < 0:
+            self.fetched_from = self.records[0].offset
 
     @property
     def first_offset(self) -> int:

@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from agents.drift.memory import Memory
+from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
 from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
 
@@ -96,8 +96,7 @@ class WatchState(msgspec.Struct, array_like=True):
     since_ms: int = 0
     occurred_ms: int = 0
     complete: int = 0
-    history: bytes = b""
-    history_ms: int = 0
+    past: Past = msgspec.field(default_factory=Past)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +109,7 @@ class Watch:
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.delta, self.state.history, self.state.history_ms)
+        self.memory = Memory(self.delta, self.state.past)
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool) -> Watch:
@@ -130,7 +129,7 @@ class Watch:
 
     def snapshot(self) -> WatchState:
         """The state, for a codec."""
-        self.state.history, self.state.history_ms = bytes(self.memory.codes), self.memory.since_ms
+        self.state.past = self.memory.past()
         return self.state
 
     def add(self, point: Point) -> Change | None:
@@ -179,7 +178,7 @@ class Watch:
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
         kept = self.state
-        self.memory.clear()
+        self.memory = Memory(self.delta, Past())
         self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete)
         if reference is not None:
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean

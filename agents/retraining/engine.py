@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agents.retraining.policy import asks, is_broken_feed
+from agents.retraining.policy import INCUMBENT, asks, is_broken_feed
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.settings import Settings
 from streams.state.keyed import KeyedStates
@@ -94,11 +94,12 @@ class RetrainingEngine:
         return self._request(asked, event)
 
     def _note_feed(self, asked: Asked, event: DriftEvent) -> None:
-        """Feeds break and are mended; one that stays broken for a cooldown is as it is now."""
+        """Feeds break and are mended; one that stays broken for a cooldown is as it is now. A new version's own trouble
+        is no broken feed of the model."""
         feed = _UNIT.join((event.component, event.version, event.field, event.statistic))
         if event.state == "recovered":
             asked.broken.pop(feed, None)
-        elif is_broken_feed(event) and len(asked.broken) < MOST_BROKEN:
+        elif is_broken_feed(event) and event.detector != INCUMBENT and len(asked.broken) < MOST_BROKEN:
             asked.broken[feed] = event.detected_ms
         over_ms = event.detected_ms - self.options.cooldown_ms
         asked.broken = {feed: since_ms for feed, since_ms in asked.broken.items() if since_ms > over_ms}

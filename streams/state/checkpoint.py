@@ -4,12 +4,12 @@ A checkpoint, in this order:
 
 1. freeze: encode what changed, for every agent and partition (synchronous; nothing else runs)
 2. wait until the broker has every output that was sent before the freeze
-3. write the rows: keys, then META, then deletions; wait until the broker has them
+3. write the rows: keys, then META, then deletions; wait until the broker has them; only then are they snapshots
 4. ack the batches that the freeze included; commit
 
 Outputs come before rows: were a row that says "this window was published" to survive and the window not, the window
 would be lost. A crash between any two steps repeats outputs (their ids are deterministic, downstream drops repeats)
-and reads batches again (every key's fence skips what it has).
+and reads batches again (every key's fence skips what it has). So does a checkpoint that is given up half-way.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streams import log, metrics
+from streams.state.continuity import Continuity
 from streams.state.keyed import Codec, Frozen, KeyedStates
-from streams.state.store import Rows, changelog_key
+from streams.state.store import Rows, changelog_key, epoch_header
 
 logger = log.get(__name__)
 
-#: (topic, key, value, partition) -> the broker's acknowledgement
-Send = Callable[[str, bytes | None, bytes | None, int | None], Awaitable[Awaitable[Any]]]
+#: (topic, key, value, partition, headers) -> the broker's acknowledgement
+Send = Callable[[str, bytes | None, bytes | None, int | None, dict[str, bytes] | None], Awaitable[Awaitable[Any]]]
 
 
 class Partition:
     """Partition p of every topic, while this worker owns it: states, outputs under way, batches to ack."""
 
-    def __init__(self, number: int, epoch: int, rows: Rows, codecs: dict[str, Codec[Any]], send: Send) -> None:
+    def __init__(self, number: int, epoch: int, rows: Rows, codecs: dict[str, Codec[Any]], send: Send,
+                 start: Callable[[str, int], int | None] = lambda topic, partition: None) -> None:
         self.number = number
         self.epoch = epoch
         self.closed = False
+        self.continuity = Continuity(lambda topic: start(topic, number))
         self._rows = rows
         self._codecs = codecs
         self._send = send
@@ -66,7 +69,7 @@ class Partition:
         """Send what is queued, in order."""
         async with self._sending:
             while self._queue and not self.closed:
-                self._outputs.append(await self._send(*self._queue.popleft()))
+                self._outputs.append(await self._send(*self._queue.popleft(), None))
 
     def note(self, event: Any) -> None:
         """Say that the batch is in the state; it is acked at the next checkpoint. For a closed partition: nothing."""
@@ -77,6 +80,10 @@ class Partition:
         """Encode what changed, of one agent or of all."""
         chosen = [self._states[agent]] if agent else list(self._states.values())
         return [states.freeze(self.epoch) for states in chosen]
+
+    def written(self, frozen: Frozen) -> None:
+        """Say that the broker has the rows."""
+        self._states[frozen.agent].written(frozen)
 
     def take_outputs(self) -> list[Awaitable[Any]]:
         taken, self._outputs = self._outputs, []
@@ -99,7 +106,9 @@ class Checkpointer:
 
     def __init__(self, rows: Callable[[], Rows], changelog: Callable[[], str], send: Send,
                  ack: Callable[[Any], None], commit: Callable[[], Awaitable[Any]],
-                 written: Callable[[int, Any], None] = lambda partition, metadata: None) -> None:
+                 written: Callable[[int, Any], None] = lambda partition, metadata: None,
+                 start: Callable[[str, int], int | None] = lambda topic, partition: None) -> None:
+        self._start = start
         self._rows = rows
         self._changelog = changelog
         self._send = send
@@ -119,7 +128,7 @@ class Checkpointer:
         """Take over partitions whose rows have been restored. Each gets an epoch later than any row's."""
         for number in sorted(numbers - set(self.partitions)):
             epoch = self._rows().epoch(number) + 1
-            self.partitions[number] = Partition(number, epoch, self._rows(), self._codecs, self._send)
+            self.partitions[number] = Partition(number, epoch, self._rows(), self._codecs, self._send, self._start)
             logger.info("partition.opened", partition=number, epoch=epoch)
         metrics.PARTITIONS.set(len(self.partitions))
 
@@ -134,40 +143,51 @@ class Checkpointer:
         """Write everything that changed, then ack and commit what it includes."""
         async with self._lock:
             started = time.perf_counter()
-            owned = list(self.partitions.values())
-            frozen = [item for partition in owned for item in partition.freeze()]
-            notes = [note for partition in owned for note in partition.take_notes()]
+            frozen = [(partition, item) for partition in self.partitions.values() for item in partition.freeze()]
+            notes = [(partition, partition.take_notes()) for partition in self.partitions.values()]
             metrics.SNAPSHOT_FREEZE_SECONDS.observe(time.perf_counter() - started)
-            for partition in owned:
-                await partition.flush()
-            outputs = [output for partition in owned for output in partition.take_outputs()]
-            await _all(outputs)
+            await self._outputs([partition for partition, _ in notes])
             await self._write(frozen)
-            for note in notes:
-                self._ack(note)
-            if notes:
+            if self._acked(notes):
                 await self._commit()
-            self._report(frozen, started)
+            self._report([item for _, item in frozen], started)
 
     async def persist(self, agent: str, partition: Partition) -> None:
         """Write one agent's changes in one partition at once, without acking anything."""
         async with self._lock:
             if not partition.closed:
-                frozen = partition.freeze(agent)
-                await partition.flush()
-                await _all(partition.take_outputs())
+                frozen = [(partition, item) for item in partition.freeze(agent)]
+                await self._outputs([partition])
                 await self._write(frozen)
 
-    async def _write(self, frozen: list[Frozen]) -> None:
+    async def _outputs(self, partitions: list[Partition]) -> None:
+        for partition in partitions:
+            await partition.flush()
+        await _all([output for partition in partitions for output in partition.take_outputs()])
+
+    async def _write(self, frozen: list[tuple[Partition, Frozen]]) -> None:
         topic, waiting = self._changelog(), []
-        for item in frozen:
+        for partition, item in frozen:
             rows: list[tuple[str, bytes | None]] = [*item.puts, *((key, None) for key in item.deletes)]
             for key, data in rows:
-                sent = await self._send(topic, changelog_key(item.agent, key), data, item.partition)
-                waiting.append((item.partition, sent))
+                if partition.closed:        # perhaps with outputs unsent: its rows must not say that they were
+                    break
+                headers = epoch_header(partition.epoch) if data is None else None
+                sent = await self._send(topic, changelog_key(item.agent, key), data, item.partition, headers)
+                waiting.append((partition, sent))
         done = await _all([sent for _, sent in waiting])
         for (partition, _), metadata in zip(waiting, done, strict=True):
-            self._written(partition, metadata)
+            if not partition.closed:
+                self._written(partition.number, metadata)
+        for partition, item in frozen:
+            partition.written(item)
+
+    def _acked(self, notes: list[tuple[Partition, list[Any]]]) -> bool:
+        """Ack what still is this worker's to ack; True if there was any."""
+        ours = [note for partition, noted in notes if not partition.closed for note in noted]
+        for note in ours:
+            self._ack(note)
+        return bool(ours)
 
     def _report(self, frozen: list[Frozen], started: float) -> None:
         self.last_success = time.monotonic()

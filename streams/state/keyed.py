@@ -7,12 +7,14 @@ The rules that make a crash harmless:
    deletions last, in one changelog partition, so that what survives a crash is a prefix: `META` is never newer than
    the keys, and nothing is deleted that the old `META` would create again.
 3. The state after a batch depends on the records alone, not on where batches are cut.
+4. `snapshots` holds what the broker is known to have: a checkpoint that is given up half-way leaves it as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from streams.state import row as rows
@@ -60,13 +62,14 @@ class KeyedStates(Generic[S]):
         self.live: dict[str, Entry[S]] = {}
         self.dirty: set[str] = set()
         self.dropped: set[str] = set()
+        self._writing: Frozen | None = None
         self.closed = False
 
     def entry(self, key: str) -> Entry[S]:
         """The key's entry: live, else from its snapshot, else new. New entries count once they are touched."""
         entry = self.live.get(key)
         if entry is None:
-            data = None if key in self.dropped else self.snapshots.get(key)
+            data = None if self._is_gone(key) else self.snapshots.get(key)
             if data is None:
                 entry = Entry(key, self.codec.new(key))
             else:
@@ -87,44 +90,52 @@ class KeyedStates(Generic[S]):
         """Forget a key; its snapshot goes with the next checkpoint."""
         self.live.pop(key, None)
         self.dirty.discard(key)
-        if key in self.snapshots:
+        if key in self.snapshots or (self._writing and key in self._writing.put_keys):
             self.dropped.add(key)
 
     def evict(self, key: str) -> bool:
-        """Put a clean key back to its snapshot only, to save memory. False if it is dirty."""
-        if key in self.dirty or key not in self.snapshots:
+        """Put a clean key back to its snapshot only, to save memory. False if that is older than the state."""
+        if key in self.dirty or key not in self.snapshots or (self._writing and key in self._writing.put_keys):
             return False
         return self.live.pop(key, None) is not None
 
     def __contains__(self, key: str) -> bool:
-        return key in self.live or (key in self.snapshots and key not in self.dropped)
+        return key in self.live or (key in self.snapshots and not self._is_gone(key))
 
     def keys(self) -> Iterator[str]:
         """Every key but META, live or only in its snapshot."""
         yield from (key for key in list(self.live) if key != META)
         yield from (key for key in list(self.snapshots)
-                    if key != META and key not in self.live and key not in self.dropped)
+                    if key != META and key not in self.live and not self._is_gone(key))
+
+    def _is_gone(self, key: str) -> bool:
+        return key in self.dropped or bool(self._writing and key in self._writing.deletes)
 
     def freeze(self, epoch: int) -> Frozen:
-        """Encode what changed since the last freeze, in the order in which it must be written."""
+        """Encode what changed since the last freeze, in the order in which it must be written; then call `written`."""
         puts = [(key, self._encode(key, epoch)) for key in sorted(self.dirty - {META})]
         if META in self.dirty:
             puts.append((META, self._encode(META, epoch)))
-        frozen = Frozen(self.agent, self.partition, puts, sorted(self.dropped))
+        self._writing = Frozen(self.agent, self.partition, puts, sorted(self.dropped))
         self.dirty.clear()
         self.dropped.clear()
-        for key, data in puts:
-            self.snapshots[key] = data
+        return self._writing
+
+    def written(self, frozen: Frozen) -> None:
+        """Say that the broker has it. Nothing for a closed partition, whose rows another worker may write by now."""
+        self._writing = None
+        if self.closed:
+            return
+        self.snapshots.update(frozen.puts)
         for key in frozen.deletes:
             self.snapshots.pop(key, None)
-        return frozen
 
     def _encode(self, key: str, epoch: int) -> bytes:
         entry = self.live[key]
         return rows.encode(rows.Row(epoch, entry.fence, self.codec.encode(key, entry.state)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frozen:
     """What one agent has to write for one partition at a checkpoint: puts in order, then deletes."""
 
@@ -132,6 +143,10 @@ class Frozen:
     partition: int
     puts: list[tuple[str, bytes]]
     deletes: list[str]
+
+    @cached_property
+    def put_keys(self) -> frozenset[str]:
+        return frozenset(key for key, _ in self.puts)
 
     @property
     def size_bytes(self) -> int:

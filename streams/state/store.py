@@ -15,16 +15,26 @@ from typing import Any
 from faust.stores import base
 from faust.types import TP, EventT
 
-from streams import log
 from streams.state import row as rows
 
-logger = log.get(__name__)
 SEPARATOR = "\x00"
+EPOCH_HEADER = "epoch"
 
 
 def changelog_key(agent: str, key: str) -> bytes:
     """The key of a row in the changelog."""
     return f"{agent}{SEPARATOR}{key}".encode()
+
+
+def epoch_header(epoch: int) -> dict[str, bytes]:
+    """Headers of a deletion, which has no row to say its epoch."""
+    return {EPOCH_HEADER: str(epoch).encode()}
+
+
+def _epoch(message: Any) -> int:
+    if message.value is not None:
+        return rows.epoch_and_fence(message.value)[0]
+    return int(dict(message.headers or {}).get(EPOCH_HEADER, b"0"))
 
 
 class Rows:
@@ -38,19 +48,17 @@ class Rows:
         """The rows of one agent in one partition; live, not a copy."""
         return self.partitions[partition][agent]
 
-    def apply(self, partition: int, key: bytes, value: bytes | None) -> None:
-        """Take in one changelog record, unless the row that is there has a later epoch."""
+    def apply(self, partition: int, key: bytes, value: bytes | None, epoch: int) -> None:
+        """Take in one changelog record of an epoch, unless the row that is there has a later one."""
         agent, _, name = key.decode().partition(SEPARATOR)
         view = self.view(partition, agent)
-        if value is None:
-            view.pop(name, None)
-            return
         have = view.get(name)
-        if have is not None and rows.epoch_and_fence(have)[0] > rows.epoch_and_fence(value)[0]:
+        if have is not None and rows.epoch_and_fence(have)[0] > epoch:
             self.stale += 1
-            logger.warning("snapshot.stale", agent=agent, partition=partition, key=name)
-            return
-        view[name] = value
+        elif value is None:
+            view.pop(name, None)
+        else:
+            view[name] = value
 
     def epoch(self, partition: int) -> int:
         """The latest epoch that wrote to the partition; 0 if none did."""
@@ -77,7 +85,7 @@ class Store(base.Store):
         """Rows read back from the changelog."""
         for event in batch:
             message = event.message
-            self.rows.apply(message.partition, message.key, message.value)
+            self.rows.apply(message.partition, message.key, message.value, _epoch(message))
 
     def persisted_offset(self, tp: TP) -> int | None:
         """The last changelog offset that the rows include, while the partition is ours."""

@@ -1,12 +1,14 @@
 """A Faust transport that yields one message per partition and fetch, its value the whole `RecordBatch`.
 
-It subclasses Faust's aiokafka driver and changes four things:
+It subclasses Faust's aiokafka driver and changes five things:
 
 - For the topics in `app.batched_topics`, `getmany` hands over all fetched records of a partition at once; the
   message's offset is the last record's.
 - Their committable offset is the last acked one plus one. Faust looks for consecutive offsets record by record, which
   batches, compaction and transaction markers all break; here batches of a partition are acked in order, each by all
   its agents, so that whatever is acked stands for everything before it.
+- Nothing is delivered while the consumer seeks to what is committed, and a partition without a commit is sought to its
+  beginning; Faust leaves it where the dropped records of an earlier assignment end.
 - The end of a partition is taken from a fetch, not from ListOffsets (see `streams.kafka.end_offsets`).
 - Before partitions are given up, `app.before_revoke` may write its snapshots and commit, while the group still waits.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar
 
+from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as base
 from faust.types import TP, ConsumerMessage
@@ -32,19 +35,29 @@ logger = log.get(__name__)
 class Consumer(base.Consumer):
     """Faust's consumer, by batch."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Where this assignment's reading began, for batched topics.
+        self.started_at: dict[TP, int | None] = {}
+        self._fetched_to: dict[TP, int] = {}
+        self._again: dict[TP, int] = {}
+        self._seeks = 0
+
     def _batched(self, topic: str) -> bool:
         return topic in self.app.batched_topics
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetched messages; a batched topic gives one a partition. Stops early when partitions are being revoked."""
+        await self._read_again()
+        seeks = self._seeks
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
+        if not self.flow_active or self._seeks != seeks:    # these may be from before the seek
             await self._seek_back()
             return
         generation = self.app.consumer_generation_id
-        for tp, message in self._messages(records):
+        for tp, message in list(self._messages(records)):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
@@ -67,7 +80,8 @@ class Consumer(base.Consumer):
     def _batch_message(self, tp: TP, records: list[Any]) -> ConsumerMessage:
         message = self._to_message(tp, records[-1])
         message.key = None
-        message.value = RecordBatch(tp.topic, tp.partition, records)
+        message.value = RecordBatch(tp.topic, tp.partition, records, self._fetched_to.get(tp, -1))
+        self._fetched_to[tp] = message.offset + 1
         return message
 
     def _track_end(self, tp: TP) -> bool:
@@ -78,9 +92,47 @@ class Consumer(base.Consumer):
             return False
         return True
 
+    async def perform_seek(self) -> None:
+        """Go to the committed offsets. Whoever calls this resumes the flow afterwards."""
+        self.stop_flow()
+        await self._seek_all()
+
+    async def _seek_all(self) -> None:
+        self._again.clear()
+        await super().perform_seek()
+        self._fetched_to = {tp: offset for tp, offset in self.started_at.items() if offset is not None}
+        self._seeks += 1
+
+    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+        """Seek; the committed offsets, None where there is none."""
+        found: Mapping[TP, int | None] = await super().seek_to_committed()
+        self.started_at = {TP(tp.topic, tp.partition): offset for tp, offset in found.items()}
+        fresh = [tp for tp, offset in self.started_at.items() if not offset and self._batched(tp.topic)]
+        if fresh:
+            first = await self.earliest_offsets(*(TopicPartition(*tp) for tp in fresh))
+            self.started_at |= {tp: first[tp] for tp in fresh}
+            await self.seek_wait({tp: first[tp] for tp in fresh})
+        return found
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: Faust's own watch raises where a position is not known yet. Readiness and lag tell of a stall."""
+
+    def read_again(self, tp: TP, offset: int) -> None:
+        """Deliver a batched partition from an offset on once more, with the next fetch."""
+        self._again[tp] = offset
+
+    async def _read_again(self) -> None:
+        """Between two fetches, so that none that is under way mixes with the seek."""
+        wanted = {tp: offset for tp, offset in self._again.items() if tp in self.assignment()}
+        self._again.clear()
+        if wanted:
+            await self.seek_wait(wanted)
+            self._fetched_to.update(wanted)
+            self._read_offset.update(dict.fromkeys(wanted))
+
     async def _seek_back(self) -> None:
         try:
-            await self.perform_seek()
+            await self._seek_all()
         except Exception as error:
             logger.warning("seek.failed", error=repr(error))
 

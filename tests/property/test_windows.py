@@ -247,6 +247,7 @@ def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(at: Any, drawn
         else:
             changelog = survivors(frozen, changelog, len(frozen.puts) + len(frozen.deletes))
             committed = position if action == "checkpoint" else committed
+            states.written(frozen)
         if action != "checkpoint":
             engine, states = fresh(at, changelog)
             position = committed
@@ -330,7 +331,7 @@ def test_memory_does_not_grow_over_a_long_stream() -> None:
         found = [SimpleNamespace(offset=block * 100 + at, timestamp=0, key=b"", value=msgspec.json.encode(one))
                  for at, one in enumerate(events)]
         run([found], states, engine, reader)
-        states.freeze(1)
+        states.written(states.freeze(1))
         sizes.append((len(states.live), len(states.snapshots), len(engine._calendar(states))))
     assert max(sizes[10:]) <= max(sizes[:10])
     assert META in states.snapshots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -18,7 +19,8 @@ from streams.kafka import create_topics
 from streams.settings import PREFIX, Settings
 from support import Worker, newest, produce, read_all
 
-SECONDS, PER_SECOND = 40, 400
+PER_SECOND = 400
+MOST_SECONDS = 600
 
 
 class Run:
@@ -28,6 +30,9 @@ class Run:
         self.settings = settings
         self.folder = folder
         self.workers: list[Worker] = []
+        self.enough = asyncio.Event()
+        self.start_ms = int(time.time() * 1000)
+        self.loading = asyncio.create_task(self._load())
 
     def worker(self) -> Worker:
         s = self.settings
@@ -38,16 +43,23 @@ class Run:
         self.workers.append(worker)
         return worker
 
-    async def load(self, start_ms: int) -> None:
-        """SECONDS of events at their own pace."""
-        events, began = list(stream(start_ms, SECONDS, PER_SECOND)), time.monotonic()
-        step = PER_SECOND // 4
-        for at in range(0, len(events), step):
-            await produce(self.settings, "telemetry", events[at:at + step])
-            await asyncio.sleep(max(0.0, began + at / PER_SECOND - time.monotonic()))
+    async def ready_worker(self) -> Worker:
+        """A worker that takes in events."""
+        return await asyncio.to_thread(self.worker().wait_ready)
 
-    async def settle(self, end_ms: int, seconds: float = 90) -> None:
-        """Close every window and wait until what is published is what must be."""
+    async def _load(self) -> int:
+        """Events at their own pace until it is enough; the time of the last one, in ms."""
+        events, began = stream(self.start_ms, MOST_SECONDS, PER_SECOND), time.monotonic()
+        step, sent = PER_SECOND // 4, 0
+        while not self.enough.is_set():
+            sent += await produce(self.settings, "telemetry", itertools.islice(events, step))
+            await asyncio.sleep(max(0.0, began + sent / PER_SECOND - time.monotonic()))
+        return self.start_ms + sent * 1000 // PER_SECOND
+
+    async def settle(self, seconds: float = 90) -> None:
+        """End the load, close every window and wait until what is published is what must be."""
+        self.enough.set()
+        end_ms = await self.loading
         await produce(self.settings, "telemetry", flush(self.settings, end_ms + 200_000),
                       partition=lambda item: item["partition_"])
         wanted = windows_of(await read_all(self.settings, "telemetry"), self.settings)
@@ -67,6 +79,7 @@ class Run:
         return [json.loads(record.value) for record in await read_all(self.settings, "alerts")]
 
     def stop(self) -> None:
+        self.loading.cancel()
         for worker in self.workers:
             if not worker.died():
                 worker.stop()
@@ -98,28 +111,24 @@ def check_alerts(alerts: list[dict[str, Any]]) -> None:
 
 async def test_ten_kills_at_random_moments_change_no_count_and_repeat_no_alert(run: Run) -> None:
     rng = random.Random(11)
-    start_ms = int(time.time() * 1000)
-    load = asyncio.create_task(run.load(start_ms))
-    for _ in range(10):
-        worker = run.worker()
-        await asyncio.sleep(rng.uniform(2.0, 6.0))
+    for number in range(10):
+        at_work = number % 3 < 2                # the others may die while they start, or restore
+        worker = await run.ready_worker() if at_work else run.worker()
+        await asyncio.sleep(rng.uniform(0.0, 4.0))
         worker.kill()
     run.worker()
-    await load
-    await run.settle(start_ms + SECONDS * 1000)
+    await run.settle()
     check_alerts(await run.alerts())
 
 
 async def test_two_workers_then_three_then_one_keep_every_count(run: Run) -> None:
-    start_ms = int(time.time() * 1000)
-    load = asyncio.create_task(run.load(start_ms))
-    one, two = run.worker(), run.worker()
-    await asyncio.sleep(10)
-    three = run.worker()
-    await asyncio.sleep(10)
+    one, two = await asyncio.gather(run.ready_worker(), run.ready_worker())
+    await asyncio.sleep(5)
+    three = await run.ready_worker()
+    await asyncio.sleep(5)
     assert await asyncio.to_thread(one.stop) == 0
     three.kill()
-    await load
-    await run.settle(start_ms + SECONDS * 1000)
+    await asyncio.sleep(2)
+    await run.settle()
     check_alerts(await run.alerts())
     assert not two.died()

@@ -43,7 +43,7 @@ class World:
 
     def restarted(self, options: AggregationOptions | None = None) -> "World":
         """After a checkpoint and a restart, perhaps with other settings."""
-        self.states.freeze(1)
+        self.states.written(self.states.freeze(1))
         return World(options or self.engine.options, dict(self.states.snapshots), self.offset)
 
 

@@ -48,7 +48,7 @@ def test_a_model_that_has_shown_little_of_itself_is_never_silent() -> None:
 def test_the_downtime_of_the_worker_is_no_silence() -> None:
     world = World()
     world.calm(0, 40)
-    world.states.freeze(1)
+    world.states.written(world.states.freeze(1))
     restarted = World(rows=dict(world.rows))
     assert restarted.tick(10_000_000) == []
     assert wait(restarted, 10_000_000, 60_000) == []
@@ -65,7 +65,7 @@ def test_a_restored_partition_has_no_event_clock_until_windows_are_read() -> Non
     world = World()
     world.calm(0, 40)
     world.calm(0, 200, model="other")
-    world.states.freeze(1)
+    world.states.written(world.states.freeze(1))
     restarted = World(rows=dict(world.rows))
     assert restarted.tick(0) == []
     restarted.deliver("metrics", [(40, window(39))])

@@ -13,7 +13,7 @@ from streams.settings import Settings
 
 def restart(world: World) -> World:
     """The engine anew, over the snapshot of now; offsets go on."""
-    world.states.freeze(1)
+    world.states.written(world.states.freeze(1))
     again = World(world.engine.options, dict(world.rows))
     again.offsets, again.place = dict(world.offsets), world.place
     return again

@@ -88,10 +88,10 @@ def test_cutting_the_stream_and_restoring_snapshots_changes_no_anomaly() -> None
             if len(part):
                 found += run(engine, states, [log[i] for i in part])
             if rng.random() < 0.5:
-                states.freeze(1)
+                states.written(states.freeze(1))
                 states = fresh(engine, snapshots)
         assert found == whole
-        states.freeze(1)
+        states.written(states.freeze(1))
         whole_states.dirty.update(whole_states.live)
         assert dict(whole_states.freeze(1).puts) == snapshots
 
@@ -103,7 +103,7 @@ def test_records_read_again_after_a_crash_are_scored_once() -> None:
     snapshots: dict[str, bytes] = {}
     states = fresh(engine, snapshots)
     found = run(engine, states, log[:500]) + run(engine, states, log[500:520])
-    states.freeze(1)
+    states.written(states.freeze(1))
     again = fresh(engine, snapshots)
     found += run(engine, again, log[300:510]) + run(engine, again, log[400:])
     assert found == whole
@@ -190,7 +190,7 @@ def test_a_snapshot_of_other_settings_warms_up_again() -> None:
     engine = ScoringEngine(OPTIONS)
     states = fresh(engine, snapshots)
     run(engine, states, log)
-    states.freeze(1)
+    states.written(states.freeze(1))
     other = ScoringEngine(ScoringOptions(trees=10, height=6, window=WINDOW + 1, threshold_quantile=0.99))
     entry = fresh(other, snapshots).entry(detector_key("prod", "wine", "model"))
     assert not entry.state.detector.ready
@@ -219,7 +219,7 @@ def count(): return sum(len(each.signatures) for module in (columns, kernels) fo
                         if hasattr(each, "signatures"))
 engine = t.ScoringEngine(t.OPTIONS); engine.warm(); warm = count()
 states = t.fresh(engine, snapshots := {})
-t.run(engine, states, t.troubled_log()[:700]); states.freeze(1)
+t.run(engine, states, t.troubled_log()[:700]); states.written(states.freeze(1))
 t.run(engine, t.fresh(engine, snapshots), t.troubled_log())
 assert warm >= 8 and count() == warm, (warm, count())
 """

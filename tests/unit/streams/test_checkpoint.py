@@ -20,7 +20,8 @@ class Broker:
         self.open.set()
         self.events: list[str] = []
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None) -> Any:
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None,
+                   headers: dict[str, bytes] | None) -> Any:
         self.log.append((topic, key))
 
         async def acknowledged() -> None:
@@ -129,3 +130,19 @@ async def test_a_failed_write_acks_nothing() -> None:
         await checkpointer.checkpoint()
     assert "commit" not in broker.events
     assert "ack 0" not in broker.events
+
+
+async def test_a_partition_that_is_given_up_with_outputs_unsent_writes_no_row() -> None:
+    broker = Broker()
+    checkpointer, partition = setup(broker)
+    await batch(partition, 0)
+    broker.open.clear()
+    running = asyncio.create_task(checkpointer.checkpoint())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    checkpointer.close()
+    broker.open.set()
+    await running
+    assert broker.events == ["output"]
+    checkpointer.open({0})
+    assert checkpointer.partitions[0].states("test").entry("a").state["n"] == 0

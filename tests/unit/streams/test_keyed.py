@@ -41,7 +41,7 @@ def test_a_record_read_again_is_skipped_by_the_fence_of_its_key() -> None:
 def test_meta_is_written_after_every_key_and_deletions_come_last() -> None:
     held = states()
     add(held, "z", 0)
-    held.freeze(1)
+    held.written(held.freeze(1))
     add(held, META, 1)
     add(held, "a", 1)
     held.drop("z")
@@ -54,7 +54,7 @@ def test_only_what_changed_is_written() -> None:
     held = states()
     add(held, "a", 0)
     add(held, "b", 0)
-    held.freeze(1)
+    held.written(held.freeze(1))
     add(held, "b", 1)
     assert [key for key, _ in held.freeze(1).puts] == ["b"]
     assert held.freeze(1).puts == []
@@ -64,7 +64,7 @@ def test_an_evicted_key_comes_back_from_its_snapshot() -> None:
     held = states()
     add(held, "a", 0)
     assert not held.evict("a"), "it is dirty"
-    held.freeze(1)
+    held.written(held.freeze(1))
     assert held.evict("a")
     assert "a" not in held.live
     assert list(held.keys()) == ["a"]
@@ -75,7 +75,7 @@ def test_an_evicted_key_comes_back_from_its_snapshot() -> None:
 def test_a_dropped_key_starts_anew() -> None:
     held = states()
     add(held, "a", 0)
-    held.freeze(1)
+    held.written(held.freeze(1))
     held.drop("a")
     assert "a" not in held
     assert held.entry("a").state["n"] == 0
@@ -85,15 +85,34 @@ def test_a_dropped_key_starts_anew() -> None:
     assert frozen.deletes == []
 
 
+def test_a_checkpoint_that_is_given_up_leaves_the_snapshots_as_they_were() -> None:
+    held = states()
+    for key in "ab":
+        add(held, key, 0)
+    held.written(held.freeze(1))
+    add(held, "a", 1)
+    held.drop("b")
+    frozen = held.freeze(1)
+    assert "b" not in held
+    assert not held.evict("a")
+    assert held.entry("b").state["n"] == 0
+    again = states(dict(held.snapshots))
+    assert [again.entry(key).state["n"] for key in "ab"] == [1, 1]
+    held.written(frozen)
+    again = states(dict(held.snapshots))
+    assert [again.entry(key).state["n"] for key in "ab"] == [2, 0]
+
+
 def test_a_row_of_an_earlier_owner_does_not_replace_a_later_one() -> None:
     rows, early, late = Rows(), states(), states()
     add(early, "a", 0)
     add(late, "a", 0)
     add(late, "a", 1)
     key = changelog_key("test", "a")
-    rows.apply(0, key, late.freeze(2).puts[0][1])
-    rows.apply(0, key, early.freeze(1).puts[0][1])
-    assert rows.stale == 1
+    rows.apply(0, key, late.freeze(2).puts[0][1], 2)
+    rows.apply(0, key, early.freeze(1).puts[0][1], 1)
+    rows.apply(0, key, None, 1)
+    assert rows.stale == 2
     assert rows.epoch(0) == 2
     assert states(rows.view(0, "test")).entry("a").state["n"] == 2
 
@@ -103,8 +122,8 @@ def test_a_tombstone_removes_a_row_and_other_partitions_keep_theirs() -> None:
     add(held, "a", 0)
     data = held.freeze(1).puts[0][1]
     for partition in (0, 1):
-        rows.apply(partition, changelog_key("test", "a"), data)
-    rows.apply(0, changelog_key("test", "a"), None)
+        rows.apply(partition, changelog_key("test", "a"), data, 1)
+    rows.apply(0, changelog_key("test", "a"), None, 1)
     assert len(rows) == 1
     assert rows.epoch(0) == 0
     rows.forget(1)
