@@ -98,15 +98,19 @@ def _tutorial(load: list[tuple[bytes, bytes]], folder: Path) -> float:
         asyncio.run(_fill(settings, load))
         environment = os.environ | {"TUTORIAL_BROKER": broker.url, "TUTORIAL_EVENTS": str(len(load)),
                                     "TUTORIAL_TOPIC": settings.topic(TELEMETRY.name), "PYTHONPATH": str(ROOT)}
-        peer = subprocess.Popen([sys.executable, "-m", "tests.bench.peers.tutorial", "worker", "-l", "warning"],
-                                cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        peer = subprocess.Popen([sys.executable, "-m", "tests.bench.peers.tutorial", "worker", "-l", "warn"],
+                                cwd=folder, env=environment, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
         os.sched_setaffinity(peer.pid, {WORKER_CORE})
         try:
-            out, _ = peer.communicate(timeout=600)
+            out, errors = peer.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             peer.kill()
             raise
-        answer = json.loads(next(line for line in out.splitlines() if line.startswith('{"events"')))
+        found = [line for line in out.splitlines() if line.startswith('{"events"')]
+        if not found:
+            raise RuntimeError(f"the peer gave no figure (exit {peer.returncode}): {errors[-2000:]}")
+        answer = json.loads(found[0])
         return float(answer["events"]) / float(answer["seconds"])
 
 
