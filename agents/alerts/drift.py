@@ -25,6 +25,11 @@ def family_of(event: DriftEvent) -> Family:
     return "errors" if event.field == "error_rate" else "data"
 
 
+def is_better(event: DriftEvent) -> bool:
+    """True if latency or errors fell: a drift to be known of, but nothing to be alerted to."""
+    return family_of(event) != "data" and event.statistic != "missing_share" and event.after < event.before
+
+
 def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     """Raise or end the signal of one field of one version, unless the event is a repeat."""
     if event.drift_id in state.drift_ids:
@@ -32,7 +37,7 @@ def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     state.drift_ids[event.drift_id] = event.detected_ms
     bounded(state.drift_ids, MAX_DRIFT_IDS)
     state.clock_ms = max(state.clock_ms, event.detected_ms)
-    if event.state == "drifted":
+    if event.state == "drifted" and not is_better(event):
         _drifted(state, event, options)
     else:
         _recovered(state, event, options)

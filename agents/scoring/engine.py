@@ -152,7 +152,7 @@ def _anomaly(batch: TelemetryBatch, row: int, topic: str, score: float, threshol
     series = batch.keys[batch.series[row]]
     offset, position = int(batch.offset[row]), int(batch.position[row])
     return Anomaly(
-        anomaly_id=f"a-{topic}-{batch.partition}-{offset}-{position}"[-_MOST_ID:],
+        anomaly_id=f"a-{topic}-{batch.partition}-{offset}-{position}-{int(batch.ts_ms[row])}"[-_MOST_ID:],
         environment=series.environment, model=series.model, version=series.version, component=series.component,
         event_id=batch.event_ids[row], trace_id=batch.trace_ids[row], ts=int(batch.ts_ms[row]), detector=DETECTOR,
         score=score, threshold=threshold, contributions=pushed, partition=batch.partition, offset=offset,

@@ -32,6 +32,16 @@ def test_each_field_has_its_family(kind: str, field: str, family: str, cause: st
     assert alert.cause == cause
 
 
+@pytest.mark.parametrize(("kind", "field"), [("operational", "latency_ms"), ("operational", "error_rate"),
+                                             ("performance", "error")])
+def test_a_fall_of_latency_or_errors_opens_nothing_and_ends_the_rise_before_it(kind: str, field: str) -> None:
+    world = World()
+    assert world.feed(drift(50, field, kind=kind, before=40.0, after=10.0)) == []
+    [opened] = world.feed(drift(60, field, kind=kind, before=10.0, after=40.0))
+    [resolved] = world.feed(drift(90, field, kind=kind, before=40.0, after=10.0))
+    assert (opened.state, resolved.state) == ("open", "resolved")
+
+
 def test_unusual_events_and_drift_of_the_same_component_are_one_incident() -> None:
     world = World()
     world.calm(0, 60)
@@ -110,8 +120,8 @@ def test_versions_accumulate() -> None:
      "prediction is spam in 40% of events (was 12%)"),
     ({"field": "error", "kind": "performance", "statistic": "rate", "before": 0.081, "after": 0.4},
      "40% of predictions are wrong (was 8.1%)"),
-    ({"field": "latency_ms", "kind": "operational", "before": 12.0, "after": 2.125},
-     "latency fell from 12 to 2.125 ms"),
+    ({"field": "latency_ms", "kind": "operational", "before": 2.125, "after": 12.0},
+     "latency rose from 2.125 to 12 ms"),
     ({"field": "error_rate", "kind": "operational", "statistic": "rate", "before": 0.0, "after": 0.3},
      "error rate at 30% (was 0%)"),
 ])

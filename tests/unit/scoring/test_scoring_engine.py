@@ -127,7 +127,7 @@ def test_an_anomaly_names_the_culprit_and_finds_its_event_again() -> None:
     found = {anomaly.offset: anomaly for anomaly in run(engine, fresh(engine), records(
         [event(i, each) for i, each in enumerate(features)], first=7))}
     anomaly = found[387]
-    assert anomaly.anomaly_id == "a-telemetry-3-387-0"
+    assert anomaly.anomaly_id == "a-telemetry-3-387-0-1700000000380"
     assert (anomaly.event_id, anomaly.trace_id, anomaly.ts) == ("e380", "t380", 1_700_000_000_380)
     assert (anomaly.environment, anomaly.model, anomaly.version, anomaly.component) == ("prod", "wine", "v1", "model")
     assert anomaly.score > anomaly.threshold
@@ -240,5 +240,5 @@ def test_long_topic_names_keep_ids_within_their_bound() -> None:
     engine = ScoringEngine(OPTIONS)
     batch = Decoder()(RecordBatch("t" * 200, 3, records([event(i, each) for i, each in enumerate(features)])))
     found = engine.run(batch, fresh(engine), "t" * 200)
-    assert found[-1].anomaly_id.endswith("-3-299-0")
+    assert found[-1].anomaly_id.endswith("-3-299-0-1700000000299")
     assert len(found[-1].anomaly_id) == 128
