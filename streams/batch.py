@@ -93,7 +93,7 @@ class Limits(NamedTuple):
     max_record_bytes: int = 1_048_576
     max_events_per_record: int = 10_000
     max_age_ms: int = 0
-    max_ahead_ms: int = 300_000
+    max_ahead_ms: int = 10_000
 
 
 class _Fault(Exception):

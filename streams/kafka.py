@@ -67,9 +67,13 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def topic_config(row: TopicRow) -> dict[str, str]:
-    """The broker-side configuration of a topic."""
+    """The broker-side configuration of a topic.
+
+    Records of producers get the broker's time: theirs is what `max_age_ms` and `max_ahead_ms` check.
+    """
     return {"cleanup.policy": row.cleanup, "retention.ms": str(row.retention_ms),
-            "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+            "message.timestamp.type": "LogAppendTime" if row.owner == "producers" else "CreateTime"}
 
 
 async def create_topics(settings: Settings) -> list[str]:

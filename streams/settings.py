@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     max_age_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="Milliseconds before the broker's timestamp; older events are rejected; 0: any age")
     max_ahead_ms: Annotated[int, Field(ge=0)] = Field(
-        300_000, description="Milliseconds after the broker's timestamp; later events are rejected; 0: any")
+        10_000, description="Milliseconds after the broker's timestamp; later events are rejected; 0: any. Below "
+                            "STREAMGAUGE_GRACE_MS no producer with a fast clock makes the others' events too late")
 
     # -- windows ----------------------------------------------------------------------------------
     granularities_ms: Annotated[tuple[int, ...], NoDecode] = Field(
