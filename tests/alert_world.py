@@ -9,22 +9,23 @@ from agents.alerts.state import ModelState
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly, Contribution
 from schemas.drift import DriftEvent
-from schemas.windows import MetricWindow, Summary, window_id
+from schemas.windows import window_id
+from streams.windows.record import SummaryRecord, WindowRecord
 from streams.state.keyed import KeyedStates
 
 ORIGIN_MS = 1_700_000_000_000
-TOPICS = {Anomaly: "anomalies", MetricWindow: "metrics", DriftEvent: "drift-events"}
-Message = Anomaly | MetricWindow | DriftEvent
+TOPICS = {Anomaly: "anomalies", WindowRecord: "metrics", DriftEvent: "drift-events"}
+Message = Anomaly | WindowRecord | DriftEvent
 
 
 def window(second: int, count: int = 20, errors: int = 0, latency: float | None = None, version: str = "1",
-           component: str = "model", size_ms: int = 1_000, outlier: float = 0.0, **about: Any) -> MetricWindow:
+           component: str = "model", size_ms: int = 1_000, outlier: float = 0.0, **about: Any) -> WindowRecord:
     """The window of one second after ORIGIN_MS; all of its requests take `latency`, one of them `outlier` more."""
     about = {"environment": "prod", "model": "churn"} | about
     start = ORIGIN_MS + second * 1_000
-    fields = {} if latency is None else {"latency_ms": Summary(
+    fields = {} if latency is None else {"latency_ms": SummaryRecord(
         count=count, sum=latency * count + outlier, mean=latency + outlier / count, max=latency + outlier)}
-    return MetricWindow(
+    return WindowRecord(
         **about, version=version, component=component, start_ms=start, size_ms=size_ms, partition=0, count=count,
         window_id=window_id(about["environment"], about["model"], version, component, size_ms, start, 0),
         errors=errors, closed_ms=start + size_ms + 1_000, fields=fields)

@@ -21,7 +21,8 @@ from infra.migrations import FOLDER
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
-from schemas.windows import MetricWindow, Summary, window_id
+from schemas.windows import window_id
+from streams.windows.record import SummaryRecord, WindowRecord
 from streams.settings import Settings
 from streams.stores import postgres, redis
 from streams.windows.sketch import bucket
@@ -86,22 +87,23 @@ def a_request(number: int = 0, **more: Any) -> RetrainingRequest:
                                            "dedupe_key": "prod|churn"} | more))
 
 
-def summary(*values: float, missing: int = 0) -> Summary:
+def summary(*values: float, missing: int = 0) -> SummaryRecord:
     """The summary of these values, by the definitions of its fields."""
     if not values:
-        return Summary(count=0, missing=missing)
+        return SummaryRecord(count=0, missing=missing)
     mean = sum(values) / len(values)
     codes = sorted(bucket(value) for value in values)
-    return Summary(count=len(values), missing=missing, sum=sum(values), min=min(values), max=max(values), mean=mean,
-                   m2=sum((value - mean) ** 2 for value in values),
-                   sketch=[(code, len(list(same))) for code, same in itertools.groupby(codes)])
+    return SummaryRecord(
+        count=len(values), missing=missing, sum=sum(values), min=min(values), max=max(values), mean=mean,
+        m2=sum((value - mean) ** 2 for value in values),
+        sketch=[(code, len(list(same))) for code, same in itertools.groupby(codes)])
 
 
 def a_window(start_ms: int = DAY, count: int = 2, partition: int = 0, size_ms: int = 60_000,
-             **more: Any) -> MetricWindow:
+             **more: Any) -> WindowRecord:
     subject = SUBJECT | {"component": "model"} | {key: more.pop(key) for key in list(more)
                                                   if key in ("environment", "model", "version", "component")}
-    return MetricWindow(**(subject | {
+    return WindowRecord(**(subject | {
         "window_id": window_id(subject["environment"], subject["model"], subject["version"], subject["component"],
                                size_ms, start_ms, partition),
         "start_ms": start_ms, "size_ms": size_ms, "partition": partition, "count": count, "errors": 0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
-from schemas.windows import MetricWindow
 from streams import metrics
 from streams.app import Pipeline
 from streams.batch import TelemetryBatch, rejected_record
@@ -13,6 +12,7 @@ from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
 from streams.topics import METRICS, REJECTED, TELEMETRY
+from streams.windows.record import WindowRecord, write_window
 
 NAME = "aggregation"
 IDLE_CHECK_MS = 500
@@ -26,10 +26,10 @@ def register(pipeline: Pipeline) -> None:
     topic, aside = settings.topic(METRICS.name), settings.topic(REJECTED.name)
     pipeline.state(NAME, engine.codec)
 
-    async def publish(windows: list[MetricWindow], partition: Partition) -> None:
+    async def publish(windows: list[WindowRecord], partition: Partition) -> None:
         metrics.WINDOWS_CLOSED.inc(len(windows))
         for window in windows:
-            await partition.publish(topic, window.window_id, to_bytes(window), partition.number)
+            await partition.publish(topic, window.window_id, write_window(window), partition.number)
 
     async def keep_aside(batch: RecordBatch, events: TelemetryBatch, rows: list[int], partition: Partition) -> None:
         records = {record.offset: record for record in batch.records}

@@ -23,12 +23,13 @@ from agents.aggregation.calendar import Calendar
 from agents.aggregation.intake import Intake
 from agents.aggregation.options import AggregationOptions
 from agents.aggregation.state import Codec, State, States, meta, pane
-from schemas.windows import MetricWindow, window_id
+from schemas.windows import window_id
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
 from streams.windows import grouping, sketch, summary, watermark
 from streams.windows.layout import Layouts
 from streams.windows.panes import Grid, Pane, PaneKey
+from streams.windows.record import WindowRecord
 
 __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 
@@ -36,7 +37,7 @@ __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 class AggregationResult(NamedTuple):
     """What a batch closed or amended, and the rows of the batch that came too late."""
 
-    windows: list[MetricWindow]
+    windows: list[WindowRecord]
     too_late: NDArray[np.int64]
 
 
@@ -89,7 +90,7 @@ class AggregationEngine:
             states.drop(key.text())
         return AggregationResult(windows, np.flatnonzero(late) + first_row)
 
-    def idle(self, states: States, now_ms: int) -> list[MetricWindow]:
+    def idle(self, states: States, now_ms: int) -> list[WindowRecord]:
         """Close what the wall clock says is over, when no batch has come for `idle_ms`."""
         calendar, newest_ms = self._calendar(states), meta(states.entry(META)).newest_ms
         if calendar.last_batch_ms == 0:
@@ -102,7 +103,7 @@ class AggregationEngine:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[MetricWindow]:
+    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[WindowRecord]:
         """Emit panes that close or are amended, and the emitted parents that they change: each once.
 
         Computed finer first; handed on in time order, so that no reader sees one series run ahead of another.
@@ -145,7 +146,7 @@ class AggregationEngine:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
         return key.size_ms == self.grid.finest_ms or (key.size_ms in self.grid.sizes_ms and _emitted(key, states))
 
-    def _let_go(self, states: States, over_ms: int) -> list[MetricWindow]:
+    def _let_go(self, states: States, over_ms: int) -> list[WindowRecord]:
         """Emit panes of other granularities as they are, and drop them."""
         windows = []
         foreign = self._calendar(states).foreign
@@ -163,7 +164,7 @@ def _emitted(key: PaneKey, states: States) -> bool:
     return text in states and pane(states.entry(text)).emitted
 
 
-def _emitted_now(key: PaneKey, entry: Entry[State], states: States, over_ms: int) -> MetricWindow:
+def _emitted_now(key: PaneKey, entry: Entry[State], states: States, over_ms: int) -> WindowRecord:
     closed = pane(entry)
     closed.revision += closed.emitted
     closed.emitted = True
@@ -171,8 +172,8 @@ def _emitted_now(key: PaneKey, entry: Entry[State], states: States, over_ms: int
     return _window(key, closed, states.partition, over_ms)
 
 
-def _window(key: PaneKey, closed: Pane, partition: int, over_ms: int) -> MetricWindow:
-    return MetricWindow.model_construct(
+def _window(key: PaneKey, closed: Pane, partition: int, over_ms: int) -> WindowRecord:
+    return WindowRecord(
         schema_version=1, **key.series._asdict(), start_ms=key.start_ms, size_ms=key.size_ms,
         window_id=window_id(*key.series, key.size_ms, key.start_ms, partition), partition=partition,
         count=closed.count, errors=closed.errors, revision=closed.revision, closed_ms=max(0, over_ms),

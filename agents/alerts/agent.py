@@ -12,8 +12,7 @@ import time
 from agents.alerts.engine import AlertEngine, AlertOptions
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
-from schemas.windows import MetricWindow
-from streams import log, metrics
+from streams import log, messages, metrics
 from streams.app import Pipeline
 from streams.messages import reader, to_bytes
 from streams.records import RecordBatch
@@ -53,7 +52,7 @@ def register(pipeline: Pipeline) -> None:
         await tell(partition)
 
     async def on_windows(batch: RecordBatch, partition: Partition) -> None:
-        engine.on_windows(batch.decoded(reader(MetricWindow)), partition.states(NAME), batch.topic)
+        engine.on_windows(batch.decoded(messages.windows), partition.states(NAME), batch.topic)
         await tell(partition)
 
     async def on_drift(batch: RecordBatch, partition: Partition) -> None:

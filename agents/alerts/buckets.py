@@ -28,7 +28,7 @@ from agents.alerts.options import (
 )
 from agents.alerts.state import Base, Bucket, Component, Push, Series
 from schemas.anomalies import Anomaly
-from schemas.windows import MetricWindow
+from streams.windows.record import WindowRecord
 
 _start = attrgetter("start_ms")
 
@@ -57,7 +57,7 @@ def series_of(component: Component, version: str) -> Series:
     return series
 
 
-def add_window(component: Component, window: MetricWindow, options: AlertOptions) -> Bucket | None:
+def add_window(component: Component, window: WindowRecord, options: AlertOptions) -> Bucket | None:
     """Take in a window of the finest granularity. None: it is a repeat, or an amendment."""
     series = series_of(component, window.version)
     if window.start_ms <= series.last_start_ms:

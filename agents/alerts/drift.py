@@ -36,7 +36,8 @@ def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
         return
     state.drift_ids[event.drift_id] = event.detected_ms
     bounded(state.drift_ids, MAX_DRIFT_IDS)
-    state.clock_ms = max(state.clock_ms, event.detected_ms)
+    if event.kind != "performance":     # after a pause labels may be read hours ahead of windows
+        state.clock_ms = max(state.clock_ms, event.detected_ms)
     if event.state == "drifted" and not is_better(event):
         _drifted(state, event, options)
     else:
@@ -53,11 +54,11 @@ def _drifted(state: ModelState, event: DriftEvent, options: AlertOptions) -> Non
     about = text.subject(event.environment, event.model, event.component, event.version if several else "")
     clue = Clue("drift", event.drift_id, event.detected_ms, text.clip(text.evidence(event)))
     raise_signal(slot, signal_name(event, event.statistic), Signal(
-        CAUSES[family], "critical" if event.severity == "critical" else "warning", state.clock_ms, event.detected_ms,
+        CAUSES[family], "critical" if event.severity == "critical" else "warning", event.detected_ms, event.detected_ms,
         event.onset_ms, text.clip(f"{about}: {text.drifted(event)}"), text.clip(text.drifted_detail(event)),
         event.version, list(dict.fromkeys([event.version, *event.versions])), event.field, event.after),
         [clue])
-    settle(state, slot, state.clock_ms, options.cooldown_ms, [clue])
+    settle(state, slot, event.detected_ms, options.cooldown_ms, [clue])
 
 
 def _recovered(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
@@ -67,7 +68,7 @@ def _recovered(state: ModelState, event: DriftEvent, options: AlertOptions) -> N
         return
     for statistic in (event.statistic, *STATISTICS):
         if slot.signals.pop(signal_name(event, statistic), None) is not None:
-            settle(state, slot, state.clock_ms, options.cooldown_ms, ending="recovered")
+            settle(state, slot, event.detected_ms, options.cooldown_ms, ending="recovered")
             return
 
 

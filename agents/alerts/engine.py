@@ -24,8 +24,8 @@ from agents.alerts.state import ModelCodec, ModelState, Signal, key_of
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
-from schemas.windows import MetricWindow
 from streams.state.keyed import Entry, KeyedStates
+from streams.windows.record import WindowRecord
 
 __all__ = ["AlertEngine", "AlertOptions"]
 #: What silence is about: the model as a whole.
@@ -79,7 +79,7 @@ class AlertEngine:
                 watch.take_anomaly(entry.state, anomaly, self.options)
                 self._done(entry, states, index, topic, offset)
 
-    def on_windows(self, items: Sequence[tuple[int, MetricWindow]], states: States, topic: str) -> None:
+    def on_windows(self, items: Sequence[tuple[int, WindowRecord]], states: States, topic: str) -> None:
         """Take in closed windows, (offset, message) in log order."""
         index, size = self._index(states), self.options.bucket_ms
         for offset, window in items:
@@ -163,7 +163,7 @@ class AlertEngine:
         settle(state, slot, due, self.options.cooldown_ms)
         return True
 
-    def _end_silence(self, state: ModelState, window: MetricWindow) -> None:
+    def _end_silence(self, state: ModelState, window: WindowRecord) -> None:
         """Learn the gap before a new window; if there was silence, it is over."""
         if window.start_ms <= state.last_start_ms:
             return

@@ -146,7 +146,7 @@ class ModelState(msgspec.Struct, omit_defaults=True):
     environment: str
     model: str
     format: int
-    clock_ms: int = 0                                   # event time: the newest window end or drift event
+    clock_ms: int = 0                                   # event time: the newest window end or drift event of one
     last_start_ms: int = -1
     version: str = ""                                   # the newest one seen
     pauses: Pauses = msgspec.field(default_factory=Pauses)

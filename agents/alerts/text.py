@@ -140,9 +140,9 @@ def drifted(event: DriftEvent) -> str:
     if event.statistic == "missing_share":
         return f"{name} missing in {percent(after)} of events (was {percent(before)})"
     if event.kind == "performance":
-        if event.statistic == "rate" or event.field in ("error", "error_rate"):
+        if event.statistic == "rate":
             return f"{percent(after)} of predictions are wrong (was {percent(before)})"
-        return f"{name} by late labels went from {number(before)} to {number(after)}"
+        return f"mean absolute error {'rose' if after > before else 'fell'} from {number(before)} to {number(after)}"
     if event.statistic == "rate" or event.field == "error_rate":
         base, _, category = name.partition("=")
         what = f"{base} is {category} in" if category else f"{base} at"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from agents.drift.engine import DriftEngine, DriftOptions
 from agents.drift.performance import PerformanceEngine
 from schemas.drift import DriftEvent
-from schemas.windows import MetricWindow
-from streams import metrics
+from streams import messages, metrics
 from streams.app import Pipeline
-from streams.messages import reader, to_bytes
+from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
 from streams.topics import DRIFT_EVENTS, FEEDBACK, METRICS
@@ -31,7 +30,7 @@ def register(pipeline: Pipeline) -> None:
             await partition.publish(topic, event.model, to_bytes(event), partition.number)
 
     async def drift(batch: RecordBatch, partition: Partition) -> None:
-        closed = batch.decoded(reader(MetricWindow))
+        closed = batch.decoded(messages.windows)
         await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition), partition)
 
     async def performance(batch: RecordBatch, partition: Partition) -> None:

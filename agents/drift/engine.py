@@ -13,8 +13,8 @@ from agents.drift.grouping import Group
 from agents.drift.message import UNIT, make_event
 from agents.drift.options import ERROR_RATE, DriftOptions, kind_of
 from schemas.drift import DriftEvent
-from schemas.windows import MetricWindow
 from streams.state.keyed import KeyedStates
+from streams.windows.record import WindowRecord
 
 __all__ = ["DriftEngine", "DriftOptions"]
 
@@ -26,7 +26,7 @@ class DriftEngine:
         self.options = options or DriftOptions()
         self.codec = Codec(self.options)
 
-    def run(self, windows: Sequence[tuple[int, MetricWindow]], states: KeyedStates[Component], topic: str,
+    def run(self, windows: Sequence[tuple[int, WindowRecord]], states: KeyedStates[Component], topic: str,
             partition: int) -> list[DriftEvent]:
         """Take in windows, (offset, window) in log order; what moved."""
         found: list[DriftEvent] = []
@@ -39,7 +39,7 @@ class DriftEngine:
                 states.touch(entry, topic, offset)
         return found
 
-    def _window(self, component: Component, window: MetricWindow, partition: int) -> Iterator[DriftEvent]:
+    def _window(self, component: Component, window: WindowRecord, partition: int) -> Iterator[DriftEvent]:
         version = component.version(window.version, window.start_ms)
         if window.start_ms <= version.taken_ms:
             return
@@ -51,7 +51,7 @@ class DriftEngine:
         if version.group.is_full(self.options):
             yield from self._close(component, version, window, partition)
 
-    def _close(self, component: Component, version: Version, window: MetricWindow,
+    def _close(self, component: Component, version: Version, window: WindowRecord,
                partition: int) -> Iterator[DriftEvent]:
         """The group into points, each to its watch."""
         group, version.group = version.group, Group()

@@ -21,7 +21,7 @@ from agents.drift.options import (
 from agents.drift.reading import Cell
 from agents.drift.reference import WARM_UP_POINTS, Point
 from agents.drift.watch import Watch
-from schemas.windows import MetricWindow
+from streams.windows.record import WindowRecord
 
 _NO_CELL = Cell()
 
@@ -36,7 +36,7 @@ class Group(msgspec.Struct, array_like=True):
     errors: int = 0
     cells: dict[str, Cell] = {}
 
-    def add(self, window: MetricWindow, watches: Mapping[Statistic, Watch], most_fields: int) -> None:
+    def add(self, window: WindowRecord, watches: Mapping[Statistic, Watch], most_fields: int) -> None:
         """Take in a window; numbers are read through the lenses of their means."""
         if not self.windows:
             self.start_ms = window.start_ms

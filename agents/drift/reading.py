@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from agents.drift.reference import Lens
-from schemas.windows import Summary
+from streams.windows.record import SummaryRecord
 from streams.windows.sketch import BIAS, GAMMA, LOG_GAMMA, bucket_value
 
 #: Values are held within this, so that their squares and sums stay finite.
@@ -30,7 +30,7 @@ class Cell(msgspec.Struct, array_like=True):
     watched_n: int = 0
     watched: float = 0.0
 
-    def add(self, summary: Summary, lens: Lens | None, floor: bool) -> None:
+    def add(self, summary: SummaryRecord, lens: Lens | None, floor: bool) -> None:
         """Take in a window (Chan's merge). `floor`: zeros have a logarithm, that of the least value."""
         self.missing += summary.missing
         n = summary.count
@@ -48,7 +48,7 @@ class Cell(msgspec.Struct, array_like=True):
         if (lens is None or lens.learning) and (floor or (summary.min is not None and summary.min > 0.0)):
             self._add_logs(summary, mean)
 
-    def _add_logs(self, summary: Summary, mean: float) -> None:
+    def _add_logs(self, summary: SummaryRecord, mean: float) -> None:
         self.log_n += summary.count
         if not summary.sketch:
             log = math.log(mean) if mean > 0 else LOG_FLOOR
@@ -77,7 +77,7 @@ def log_value(code: int) -> float:
     return code * LOG_GAMMA + _LOG_SHIFT if code > 0 else LOG_FLOOR
 
 
-def logs_through(summary: Summary, mean: float, lens: Lens) -> float:
+def logs_through(summary: SummaryRecord, mean: float, lens: Lens) -> float:
     """Sum of the logarithms, each held within the lens."""
     if not summary.sketch:
         log = math.log(mean) if mean > 0 else LOG_FLOOR
@@ -85,7 +85,7 @@ def logs_through(summary: Summary, mean: float, lens: Lens) -> float:
     return math.fsum(count * max(lens.low, min(lens.high, log_value(code))) for code, count in summary.sketch)
 
 
-def sum_through(summary: Summary, mean: float, lens: Lens) -> float:
+def sum_through(summary: SummaryRecord, mean: float, lens: Lens) -> float:
     """Sum of the values, each held within the lens; exact unless some of them are outside.
 
     Then those outside are known by their buckets only, within 1%. What is left within is the sum less theirs, or the

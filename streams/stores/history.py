@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import asyncpg
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
-from schemas.windows import MetricWindow
 from streams.stores.postgres import moment
+from streams.windows.record import WindowRecord, write_fields
 
 #: So often, at the most, is it noted that a day is still written to.
 TOUCH = timedelta(hours=1)
@@ -74,9 +73,9 @@ class History:
         self._clock = clock
         self._days: dict[date, datetime] = {}
 
-    async def windows(self, found: Sequence[MetricWindow]) -> None:
+    async def windows(self, found: Sequence[WindowRecord]) -> None:
         """Upsert windows, each into the partition of its day."""
-        newest: dict[str, MetricWindow] = {}
+        newest: dict[str, WindowRecord] = {}
         for window in found:
             have = newest.get(window.window_id)
             if have is None or window.count >= have.count:
@@ -180,9 +179,8 @@ def _partition(day: date) -> str:
     return f"metric_windows_{day:%Y%m%d}"
 
 
-def _fields(window: MetricWindow) -> str:
-    return jsonb(json.dumps({name: field.model_dump(exclude={"schema_version"})
-                             for name, field in window.fields.items()}))
+def _fields(window: WindowRecord) -> str:
+    return jsonb(write_fields(window))
 
 
 def jsonb(text: str) -> str:

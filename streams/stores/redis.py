@@ -24,8 +24,8 @@ import redis.asyncio as redis
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.base import Subject
-from schemas.windows import MetricWindow, Summary
 from streams.settings import Settings
+from streams.windows.record import SummaryRecord, WindowRecord
 from streams.windows.sketch import quantile
 
 PREFIX = "streamgauge:"
@@ -63,7 +63,7 @@ def connect(settings: Settings) -> redis.Redis:
                                 socket_timeout=ANSWER_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
 
 
-def series_of(subject: Subject) -> str:
+def series_of(subject: Subject | WindowRecord) -> str:
     """The name of a subject's series."""
     return "|".join((subject.environment, subject.model, subject.version, subject.component))
 
@@ -97,9 +97,9 @@ class Hot:
         """The newest alert of every incident that is open or escalated."""
         return [json.loads(body) for body in (await self.client.hgetall(self.open_incidents)).values()]
 
-    async def put_windows(self, windows: Sequence[MetricWindow]) -> None:
+    async def put_windows(self, windows: Sequence[WindowRecord]) -> None:
         """Keep the newest closed window of every series, granularity and partition; an older one changes nothing."""
-        newest: dict[tuple[str, int, int], MetricWindow] = {}
+        newest: dict[tuple[str, int, int], WindowRecord] = {}
         for window in windows:
             key = (series_of(window), window.size_ms, window.partition)
             have = newest.get(key)
@@ -148,12 +148,14 @@ def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
     return (json.loads(text) for name, text in sorted(windows.items()) if name.endswith(":body"))
 
 
-def _view(window: MetricWindow) -> dict[str, Any]:
+def _view(window: WindowRecord) -> dict[str, Any]:
     """A window with quantiles in the place of sketches, which are most of its bytes."""
-    body = window.model_dump(include={"window_id", "start_ms", "size_ms", "partition", "count", "errors", "revision"})
-    return body | {"fields": {name: _figures(summary) for name, summary in window.fields.items()}}
+    return {
+        "window_id": window.window_id, "start_ms": window.start_ms, "size_ms": window.size_ms,
+        "partition": window.partition, "count": window.count, "errors": window.errors, "revision": window.revision,
+        "fields": {name: _figures(summary) for name, summary in window.fields.items()}}
 
 
-def _figures(summary: Summary) -> dict[str, Any]:
-    figures = summary.model_dump(include={"count", "missing", "mean", "min", "max"})
-    return figures | {"p50": quantile(summary.sketch, 0.5), "p95": quantile(summary.sketch, 0.95)}
+def _figures(summary: SummaryRecord) -> dict[str, Any]:
+    return {"count": summary.count, "missing": summary.missing, "mean": summary.mean, "min": summary.min,
+            "max": summary.max, "p50": quantile(summary.sketch, 0.5), "p95": quantile(summary.sketch, 0.95)}

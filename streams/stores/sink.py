@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from streams import log
 from streams.kafka import client_options
+from streams.messages import parser
 from streams.settings import Settings
 from streams.stores import metrics
 from streams.stores.postgres import REFUSED
@@ -143,17 +144,18 @@ class Sink:
             metrics.LAG.labels(self.name, topic).set(records)
 
     def _read(self, topic: str, records: Sequence[Any]) -> list[BaseModel]:
-        row, found = self.rows[topic], []
+        row = self.rows[topic]
+        parse, found = parser(row.schema), []
         for record in records:
             if record.value is None:
                 continue
             try:
-                found.append(row.schema.model_validate_json(record.value))
-            except ValidationError as error:
+                found.append(parse(record.value))
+            except ValueError as error:
                 metrics.BAD.labels(self.name, row.name).inc()
-                first = error.errors(include_url=False, include_input=False)[0]
+                field, said = _fault(error)
                 logger.warning("record.skipped", sink=self.name, topic=topic, partition=record.partition,
-                               offset=record.offset, field=".".join(map(str, first["loc"]))[:200], error=first["msg"])
+                               offset=record.offset, field=field, error=said)
         return found
 
     async def _write(self, write: Write, topic: str, messages: Sequence[BaseModel], stop: asyncio.Event) -> None:
@@ -200,6 +202,14 @@ class Sink:
         if self.last_error:
             logger.info("store.back", sink=self.name)
         self.last_error = ""
+
+
+def _fault(error: ValueError) -> tuple[str, str]:
+    """(field, what is wrong with it), without the value."""
+    if not isinstance(error, ValidationError):
+        return "", type(error).__name__
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"]))[:200], first["msg"]
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

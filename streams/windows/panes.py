@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.windows import Summary
 from streams.batch import SeriesKey
 from streams.windows import sketch, summary
 from streams.windows.layout import Layout, Layouts
+from streams.windows.record import SummaryRecord
 
 FORMAT = 1
 _UNIT = "\x1f"
@@ -119,7 +119,7 @@ class Pane:
             summary.merge_rows(self.table, other.table, mapping)
             self.sketches.merge(other.sketches, mapping)
 
-    def summaries(self) -> dict[str, Summary]:
+    def summaries(self) -> dict[str, SummaryRecord]:
         """The contract's view: field -> summary."""
         names = self.layout.names
         buckets, rows = self.sketches.by_slot(len(names)), self.table.tolist()

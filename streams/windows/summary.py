@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from schemas.windows import Summary
 from streams.windows import sketch
+from streams.windows.record import SummaryRecord
 
 COUNT, MISSING, SUM, MIN, MAX, MEAN, M2 = range(7)
 CELLS = 7
@@ -93,14 +93,14 @@ def merge_rows(into: FloatArray, other: FloatArray, mapping: IntArray) -> None:
         into[at, M2] += other[row, M2] + delta * delta * count * more / total
 
 
-def to_summary(row: list[float], buckets: list[tuple[int, int]]) -> Summary:
+def to_summary(row: list[float], buckets: list[tuple[int, int]]) -> SummaryRecord:
     """The contract's view of a row. Built without validation (a third of the time): all of it is our own numbers."""
     count, missing, total, low, high, mean, m2 = row
     if count == 0:
-        return Summary.model_construct(schema_version=1, count=0, missing=int(missing), sketch=buckets)
+        return SummaryRecord(schema_version=1, count=0, missing=int(missing), sketch=buckets)
     if not math.isfinite(m2) or not math.isfinite(mean) or not math.isfinite(total):
         total, mean, m2 = _stated(total), _middle(low, high) if math.isnan(mean) else _stated(mean), _stated(m2)
-    return Summary.model_construct(
+    return SummaryRecord(
         schema_version=1, count=int(count), missing=int(missing), sum=total, min=low, max=high,
         mean=mean, m2=m2 if m2 > 0.0 else 0.0, sketch=buckets)
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
-from schemas.windows import MetricWindow
+from streams.windows.record import read_window, WindowRecord, write_window
 from streams.batch import Decoder, Limits
 from streams.records import RecordBatch
 from streams.state.keyed import META, Frozen, KeyedStates
@@ -180,12 +180,12 @@ class Reader:
     """What a reader of `metrics` ends up with: of copies with one id, the one with the largest count."""
 
     def __init__(self) -> None:
-        self.windows: dict[str, MetricWindow] = {}
+        self.windows: dict[str, WindowRecord] = {}
         self.late: set[int] = set()
 
-    def take(self, windows: list[MetricWindow]) -> None:
+    def take(self, windows: list[WindowRecord]) -> None:
         for window in windows:
-            again = MetricWindow.model_validate_json(window.model_dump_json())
+            again = read_window(write_window(window))
             assert again == window
             have = self.windows.get(window.window_id)
             if have is None or window.count >= have.count:
@@ -194,7 +194,8 @@ class Reader:
     def stated(self) -> dict[Any, dict[str, Any]]:
         return {(window.model, window.size_ms, window.start_ms): {
             "count": window.count, "errors": window.errors,
-            "fields": {name: found.model_dump(exclude={"schema_version"}) for name, found in window.fields.items()},
+            "fields": {name: {key: value for key, value in msgspec.structs.asdict(found).items()
+                              if key != "schema_version"} for name, found in window.fields.items()},
         } for window in self.windows.values() if window.model != "flush"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions, AggregationResult
-from schemas.windows import MetricWindow
+from streams.windows.record import WindowRecord
 from streams.batch import Decoder, Limits, TelemetryBatch
 from streams.records import RecordBatch
 from streams.state.keyed import KeyedStates
@@ -47,6 +47,6 @@ class World:
         return World(options or self.engine.options, dict(self.states.snapshots), self.offset)
 
 
-def spans(windows: list[MetricWindow]) -> list[tuple[int, int, int, int]]:
+def spans(windows: list[WindowRecord]) -> list[tuple[int, int, int, int]]:
     """(size, start, count, revision) of each, times in seconds after BASE."""
     return [(w.size_ms // 1_000, (w.start_ms - BASE) // 1_000, w.count, w.revision) for w in windows]

@@ -8,7 +8,8 @@ import numpy as np
 from aggregation_support import BASE, OPTIONS, TOPIC, World, batch, event, spans
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
-from schemas.windows import MetricWindow, window_id
+from schemas.windows import window_id
+from streams.windows.record import read_window, write_window
 from streams.settings import Settings
 from streams.state.keyed import KeyedStates
 from streams.windows.panes import PaneKey
@@ -34,7 +35,7 @@ def test_a_window_says_whose_it_is_and_when_it_closed() -> None:
         "latency_ms": (1, 0, 2.0), "confidence": (1, 0, 0.5), "prediction": (1, 0, 7.0), "feature.x": (1, 0, 1.5),
         "feature.colour=red": (1, 0, 1.0), "feature.flag": (1, 0, 1.0), "feature.gone": (0, 1, 0.0),
         "metric.tokens": (1, 0, 3.0)}
-    assert MetricWindow.model_validate_json(found.model_dump_json()) == found
+    assert read_window(write_window(found)) == found
 
 
 def test_windows_that_close_together_come_in_time_order_whatever_their_series() -> None:

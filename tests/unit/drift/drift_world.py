@@ -12,7 +12,8 @@ from agents.drift.engine import DriftEngine, DriftOptions
 from agents.drift.performance import PerformanceEngine
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
-from schemas.windows import MetricWindow, Summary, window_id
+from schemas.windows import window_id
+from streams.windows.record import SummaryRecord, WindowRecord
 from streams.state.keyed import KeyedStates
 from streams.windows.sketch import BIAS, LOG_GAMMA
 
@@ -20,16 +21,16 @@ FloatArray = NDArray[np.float64]
 ORIGIN_MS = 1_780_000_000_000
 
 
-def summary(values: Sequence[float] | FloatArray, sketched: bool = True) -> Summary:
+def summary(values: Sequence[float] | FloatArray, sketched: bool = True) -> SummaryRecord:
     """A field's summary; NaN is a null."""
     given = np.asarray(values, float)
     present = given[~np.isnan(given)]
     missing = len(given) - len(present)
     if not len(present):
-        return Summary.model_construct(schema_version=1, count=0, missing=missing, sum=0.0, min=None, max=None,
+        return SummaryRecord(schema_version=1, count=0, missing=missing, sum=0.0, min=None, max=None,
                                        mean=None, m2=0.0, sketch=[])
     codes, counts = np.unique(_codes(present), return_counts=True)
-    return Summary.model_construct(
+    return SummaryRecord(
         schema_version=1, count=len(present), missing=missing, sum=float(present.sum()), min=float(present.min()),
         max=float(present.max()), mean=float(present.mean()), m2=float(present.var() * len(present)),
         sketch=list(zip(codes.tolist(), counts.tolist(), strict=True)) if sketched else [])
@@ -43,23 +44,23 @@ def _codes(values: FloatArray) -> NDArray[np.int64]:
     return np.where(size > 0, np.sign(values) * np.where(size > 0, index, 0), 0).astype(np.int64)
 
 
-def window(second: int, fields: dict[str, Summary], count: int, errors: int = 0, version: str = "1",
+def window(second: int, fields: dict[str, SummaryRecord], count: int, errors: int = 0, version: str = "1",
            size_ms: int = 1_000, model: str = "m", component: str = "model",
-           start_ms: int | None = None) -> MetricWindow:
+           start_ms: int | None = None) -> WindowRecord:
     """A closed window that starts `second` seconds after the origin."""
     start = ORIGIN_MS + second * 1_000 if start_ms is None else start_ms
-    return MetricWindow.model_construct(
+    return WindowRecord(
         schema_version=1, environment="prod", model=model, version=version, component=component,
         window_id=window_id("prod", model, version, component, size_ms, start, 0), start_ms=start, size_ms=size_ms,
         partition=0, count=count, errors=errors, revision=0, closed_ms=start + size_ms + 1_000, fields=fields)
 
 
-def classes(name: str, values: Iterable[str]) -> dict[str, Summary]:
+def classes(name: str, values: Iterable[str]) -> dict[str, SummaryRecord]:
     """The fields of a categorical value."""
     found: dict[str, int] = {}
     for value in values:
         found[value] = found.get(value, 0) + 1
-    return {f"{name}={value}": Summary.model_construct(schema_version=1, count=n, missing=0, sum=float(n), min=1.0,
+    return {f"{name}={value}": SummaryRecord(schema_version=1, count=n, missing=0, sum=float(n), min=1.0,
                                                        max=1.0, mean=1.0, m2=0.0, sketch=[])
             for value, n in found.items()}
 
@@ -83,7 +84,7 @@ class Serving:
                 "errors": rng.random(n) < self.error_rate}
 
     def windows(self, seconds: int, disturb: Callable[[int, dict[str, Any]], None] = lambda second, values: None,
-                first: int = 0, version: str = "1") -> list[MetricWindow]:
+                first: int = 0, version: str = "1") -> list[WindowRecord]:
         found = []
         for second in range(first, first + seconds):
             values = self.draw()
@@ -102,7 +103,7 @@ class World:
         self.states: KeyedStates[Any] = KeyedStates("drift", 0, self.engine.codec, {})
         self.offset = 0
 
-    def give(self, messages: Iterable[MetricWindow | Feedback]) -> list[DriftEvent]:
+    def give(self, messages: Iterable[WindowRecord | Feedback]) -> list[DriftEvent]:
         """Messages at the next offsets, as one batch."""
         batch = [(self.offset + i, message) for i, message in enumerate(messages)]
         self.offset += len(batch)

@@ -10,6 +10,7 @@ import pytest
 from stores_world import DAY, SUBJECT, a_window, an_alert, an_anomaly, opened, summary
 
 from streams.settings import Settings
+from streams.windows.record import read_window, write_window
 from streams.stores import redis
 from streams.stores.redis import HOT_SECONDS, Hot
 
@@ -135,4 +136,4 @@ async def test_a_series_without_windows_leaves_in_time(settings: Settings) -> No
 def test_no_name_may_hold_what_parts_a_series() -> None:
     for name in SUBJECT:
         with pytest.raises(ValueError, match=name):
-            a_window(**{name: "a|b"})
+            read_window(write_window(a_window(**{name: "a|b"})))

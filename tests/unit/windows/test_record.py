@@ -1,0 +1,57 @@
+"""The quick form of a window and its contract are one."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from pydantic import ValidationError
+
+from schemas.windows import MetricWindow, Summary
+from streams.windows.record import SummaryRecord, WindowRecord, read_window, write_fields, write_window
+
+FULL = WindowRecord(
+    environment="prod", model="churn", version="3", component="model", window_id="w-1-1000-0-2", start_ms=5_000,
+    size_ms=1_000, partition=2, count=4, errors=1, revision=1, closed_ms=7_000,
+    fields={"latency_ms": SummaryRecord(count=3, missing=1, sum=6.0, min=1.0, max=3.0, mean=2.0, m2=2.0,
+                                        sketch=[(-3, 1), (40, 2)]),
+            "prediction=yes": SummaryRecord(count=4)})
+
+
+def test_both_forms_have_the_same_fields() -> None:
+    for quick, contract in ((WindowRecord, MetricWindow), (SummaryRecord, Summary)):
+        assert {field.name for field in msgspec.structs.fields(quick)} == set(contract.model_fields)
+
+
+def test_what_one_writes_the_other_reads() -> None:
+    contract = MetricWindow.model_validate_json(write_window(FULL))
+    assert contract.model_dump() == msgspec.to_builtins(FULL, builtin_types=(tuple,)) | {
+        "fields": {name: field.model_dump() for name, field in contract.fields.items()}}
+    assert read_window(contract.model_dump_json().encode()) == FULL
+    assert json.loads(write_fields(FULL)) == json.loads(write_window(FULL))["fields"]
+
+
+def test_what_only_the_contract_reads_is_read_by_it() -> None:
+    body = json.loads(write_window(FULL))
+    del body["component"], body["revision"]
+    body["start_ms"] = "1970-01-01T00:00:05Z"
+    assert read_window(json.dumps(body).encode()) == msgspec.structs.replace(FULL, revision=0)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("count", -1), ("errors", 1.5), ("model", ""), ("model", "a b"), ("start_ms", -1), ("size_ms", 0), ("window_id", 7),
+    ("start_ms", 10**17), ("fields", {"x": {"count": -1}}), ("fields", {"x": {"count": 1, "m2": -0.1}}),
+    ("fields", {"x": {"count": 1, "sum": float("inf")}}), ("fields", []),
+    ("environment", None), ("model", "x" * 129),
+])
+def test_what_breaks_the_contract_is_refused_with_its_error(field: str, value: object) -> None:
+    body = json.loads(write_window(FULL)) | {field: value}
+    with pytest.raises(ValidationError):
+        read_window(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_what_is_no_window_at_all_is_refused(value: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_window(value)
