@@ -24,9 +24,9 @@ from infra.demo.run import Pace, publish
 from infra.demo.run import Progress as Where
 from infra.demo.score import Score, score
 from infra.demo.truth import FILE, GroundTruth
-from infra.publisher import Publisher, PublishError
+from infra.publisher import Publisher
 from schemas.base import iso
-from streams.kafka import KafkaSetupError, create_topics
+from streams.kafka import create_topics
 from streams.settings import Settings, settings
 
 LINE_EVERY_S = 10.0
@@ -88,11 +88,7 @@ def command(
     if with_score and length is None:
         raise _usage("--score needs --duration: a score is of a run that ends")
     options = Options(rate, length, speed, seed, incidents, with_score, as_json, quiet)
-    try:
-        raise typer.Exit(_run(settings(), options))
-    except (KafkaSetupError, PublishError) as error:
-        _STDERR.print(f"demo: {error}", style="red", markup=False)
-        raise typer.Exit(2) from None
+    raise typer.Exit(_run(settings(), options))
 
 
 def _usage(text: str) -> typer.Exit:

@@ -231,7 +231,8 @@ def test_where_batches_are_cut_changes_nothing(phases: list[tuple[str, int]], se
 
 def test_the_scripted_run_does_what_the_properties_are_about() -> None:
     """Without this, the properties could hold because nothing ever happens."""
-    phases = [("odd", 25), ("calm", 25), ("slow", 10), ("slower", 10), ("calm", 25), ("drift", 5), ("recover", 9), ("calm", 40)]
+    phases = [("odd", 25), ("calm", 25), ("slow", 10), ("slower", 10), ("calm", 25), ("drift", 5), ("recover", 9),
+              ("calm", 40)]
     run = Run(script(phases), random.Random(7), stray=0.0).go(3)
     told = {(alert.cause, alert.state) for alert in run.told}
     assert {("anomaly_rate", "open"), ("anomaly_rate", "resolved"), ("latency", "open"), ("latency", "escalated"),
