@@ -17,6 +17,9 @@ from streams.topics import TOPICS, TopicRow
 
 #: Of every topic: a rejected record holds the largest payload that is let in, in base64, and its reason.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+#: Of topics that producers write: what is too large for us is better kept with its reason than refused to a producer
+#: that may not look.
+PRODUCERS_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 class KafkaSetupError(RuntimeError):
@@ -71,9 +74,10 @@ def topic_config(row: TopicRow) -> dict[str, str]:
 
     Records of producers get the broker's time: theirs is what `max_age_ms` and `max_ahead_ms` check.
     """
+    from_producers = row.owner == "producers"
     return {"cleanup.policy": row.cleanup, "retention.ms": str(row.retention_ms),
-            "max.message.bytes": str(MAX_MESSAGE_BYTES),
-            "message.timestamp.type": "LogAppendTime" if row.owner == "producers" else "CreateTime"}
+            "max.message.bytes": str(PRODUCERS_MESSAGE_BYTES if from_producers else MAX_MESSAGE_BYTES),
+            "message.timestamp.type": "LogAppendTime" if from_producers else "CreateTime"}
 
 
 async def create_topics(settings: Settings) -> list[str]:
