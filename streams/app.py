@@ -36,6 +36,9 @@ FETCH_BYTES = 4 * 1024 * 1024
 #: A last checkpoint that takes longer is given up; the log is read again instead.
 STOP_SECONDS = 10.0
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
+#: Few large batches of outputs and rows: brokers and their readers pay by the batch, the embedded one most of all.
+BATCH_BYTES = 1024 * 1024
+LINGER_SECONDS = 0.02
 
 Handler = Callable[[RecordBatch, Partition], Awaitable[None]]
 
@@ -234,6 +237,8 @@ def _new_app(settings: Settings) -> App:
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
+        producer_max_batch_size=BATCH_BYTES,
+        producer_linger=LINGER_SECONDS,
         store="memory://",
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication,
