@@ -84,6 +84,8 @@ class Settings(BaseSettings):
         0.05, description="Share of failed events above which an alert opens")
     latency_factor: Annotated[float, Field(gt=1.0)] = Field(
         3.0, description="Mean latency over its usual level above which an alert opens")
+    latency_excess_ms: Annotated[float, Field(ge=0.0)] = Field(
+        2.0, description="Milliseconds by which latency must be above its usual level for any alert")
     silence_ms: Annotated[int, Field(ge=1_000)] = Field(
         60_000, description="Milliseconds without an event after which a model counts as silent (at the least)")
     alert_cooldown_ms: Annotated[int, Field(ge=0)] = Field(

@@ -25,9 +25,12 @@ def family_of(event: DriftEvent) -> Family:
     return "errors" if event.field == "error_rate" else "data"
 
 
-def is_better(event: DriftEvent) -> bool:
-    """True if latency or errors fell: a drift to be known of, but nothing to be alerted to."""
-    return family_of(event) != "data" and event.statistic != "missing_share" and event.after < event.before
+def is_worse(event: DriftEvent, options: AlertOptions) -> bool:
+    """False if latency or errors fell, or latency rose by next to nothing: known of, but nothing to be alerted to."""
+    family = family_of(event)
+    if family == "data" or event.statistic == "missing_share":
+        return True
+    return event.after - event.before >= (options.latency_excess_ms if family == "latency" else 0.0)
 
 
 def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
@@ -38,7 +41,7 @@ def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     bounded(state.drift_ids, MAX_DRIFT_IDS)
     if event.kind != "performance":     # after a pause labels may be read hours ahead of windows
         state.clock_ms = max(state.clock_ms, event.detected_ms)
-    if event.state == "drifted" and not is_better(event):
+    if event.state == "drifted" and is_worse(event, options):
         _drifted(state, event, options)
     else:
         _recovered(state, event, options)

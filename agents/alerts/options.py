@@ -68,7 +68,7 @@ class AlertOptions:
     anomaly_rate_limit: float = 0.05
     error_rate_limit: float = 0.05
     latency_factor: float = 3.0
-    latency_excess_ms: float = 1.0       # least difference to the usual latency
+    latency_excess_ms: float = 2.0       # least difference to the usual latency
     least_events: int = 20               # below that, no rate and no mean is judged
     least_anomalies: int = 5
     least_errors: int = 3
@@ -89,6 +89,7 @@ class AlertOptions:
             anomaly_rate_limit=settings.anomaly_rate_limit,
             error_rate_limit=settings.error_rate_limit,
             latency_factor=settings.latency_factor,
+            latency_excess_ms=settings.latency_excess_ms,
             strong_latency=max(10.0, 2 * settings.latency_factor),
             cooldown_ms=settings.alert_cooldown_ms,
             silence_ms=settings.silence_ms,

@@ -42,6 +42,12 @@ def test_a_fall_of_latency_or_errors_opens_nothing_and_ends_the_rise_before_it(k
     assert (opened.state, resolved.state) == ("open", "resolved")
 
 
+def test_latency_that_rose_by_next_to_nothing_opens_nothing() -> None:
+    world = World(AlertOptions(latency_excess_ms=2.0))
+    assert world.feed(drift(50, "latency_ms", kind="operational", before=0.2, after=1.9)) == []
+    assert len(world.feed(drift(60, "latency_ms", kind="operational", before=0.2, after=2.3))) == 1
+
+
 def test_unusual_events_and_drift_of_the_same_component_are_one_incident() -> None:
     world = World()
     world.calm(0, 60)

@@ -57,11 +57,11 @@ def test_one_slow_request_in_each_window_is_no_regression() -> None:
     assert world.feed(*(window(second, latency=5.0, outlier=10_000.0) for second in range(60, 90))) == []
 
 
-def test_slowness_below_a_millisecond_is_no_matter() -> None:
+def test_slowness_below_two_milliseconds_is_no_matter() -> None:
     world = World()
     seconds(world, 0, 60, 0.1)
-    assert seconds(world, 60, 90, 0.9) == []
-    assert len(seconds(world, 90, 95, 1.5)) == 1
+    assert seconds(world, 60, 90, 1.9) == []
+    assert len(seconds(world, 90, 95, 2.5)) == 1
 
 
 @pytest.mark.parametrize(("count", "opens"), [(4, 0), (5, 1)])
