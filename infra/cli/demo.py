@@ -65,7 +65,9 @@ def command(
                                                       "Default: until Ctrl-C.")] = None,
     speed: Annotated[float, typer.Option(min=1.0, help="Event seconds per wall second. Event time then starts in the "
                                                        "past and ends now; an endless run starts so far back that it "
-                                                       "catches up after an hour and goes on at speed 1.")] = 1.0,
+                                                       "catches up after an hour and goes on at speed 1. On two "
+                                                       "cores keep it at 30 or less: above, the neighbours of the "
+                                                       "serving thread show in the latency it measures.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same events and incidents, but for "
                                                   "measured latency.")] = 42,
     incidents: Annotated[bool, typer.Option(help="Disturb the models on the scripted schedule.")] = True,
