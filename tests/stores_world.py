@@ -169,7 +169,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             assert not task.done(), task.result()
             await asyncio.sleep(0.01)
         port = http.servers[0].sockets[0].getsockname()[1]
-        found = Gateway(f"http://127.0.0.1:{port}", http.config.loaded_app)
+        found = Gateway(f"http://127.0.0.1:{port}", http.config.app)
         try:
             yield found
         finally:

@@ -1,0 +1,155 @@
+"""`/ws/alerts` on a real Valkey: filters, resuming without a gap or a double, heartbeats, and slow readers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores_world import Gateway, an_alert, eventually, gateway, opened, world
+from websockets.exceptions import InvalidStatus
+
+from streams.settings import Settings
+from streams.stores.redis import Hot
+
+
+@pytest.fixture
+async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settings:
+    return await world(tmp_path, postgres_url, valkey_url)
+
+
+@pytest.fixture
+async def hot(settings: Settings) -> AsyncIterator[Hot]:
+    async with opened(settings) as found:
+        yield found
+
+
+async def add(hot: Hot, *numbers: int, **more: Any) -> None:
+    for number in numbers:
+        await hot.append_alert(an_alert(number, **more))
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"alert-{number}" for number in numbers]
+
+
+async def subscribed(running: Gateway, count: int = 1) -> None:
+    async def there() -> bool:
+        return len(running.app.state.feed.subscribers) == count
+
+    await eventually(there, "subscribed")
+
+
+async def test_a_new_socket_gets_what_comes_from_now_on(settings: Settings, hot: Hot) -> None:
+    await add(hot, 1, 2)
+    async with gateway(settings) as running, running.socket() as line:
+        hello = await line.next()
+        assert (hello["type"], hello["heartbeat_ms"]) == ("hello", 60_000)
+        await subscribed(running)
+        await add(hot, 3, 4)
+        assert await line.alerts(2) == ids(3, 4)
+
+
+async def test_a_socket_resumes_after_the_last_id_that_it_saw(settings: Settings, hot: Hot) -> None:
+    await add(hot, *range(5))
+    async with gateway(settings) as running:
+        async with running.socket(last_id=0) as line:
+            await line.next()
+            seen = [await line.next() for _ in range(3)]
+            assert [message["alert"]["alert_id"] for message in seen] == ids(0, 1, 2)
+        async with running.socket(last_id=seen[-1]["id"]) as line:
+            await line.next()
+            assert await line.alerts(2) == ids(3, 4)
+            await subscribed(running)
+            await add(hot, 5)
+            assert await line.alerts(1) == ids(5)
+
+
+async def test_alerts_that_come_while_a_socket_catches_up_are_sent_once_and_in_order(
+        settings: Settings, hot: Hot) -> None:
+    await add(hot, *range(700))
+    async with gateway(settings) as running, running.socket(last_id=0) as line:
+        await line.next()
+        await add(hot, *range(700, 800))
+        assert await line.alerts(800) == ids(*range(800))
+
+
+async def test_an_alert_that_is_written_twice_is_sent_once(settings: Settings, hot: Hot) -> None:
+    async with gateway(settings) as running, running.socket() as line:
+        await line.next()
+        await subscribed(running)
+        await add(hot, 1, 1, 2)
+        assert await line.alerts(2) == ids(1, 2)
+
+
+async def test_filters_hold_for_what_was_and_for_what_comes(settings: Settings, hot: Hot) -> None:
+    async def some(first: int) -> None:
+        await add(hot, first)
+        await add(hot, first + 1, environment="staging")
+        await add(hot, first + 2, model="fraud")
+        await add(hot, first + 3, severity="critical")
+
+    await some(0)
+    async with (gateway(settings) as running, running.socket(last_id=0, environment="staging") as staging,
+                running.socket(last_id=0, model="fraud") as fraud,
+                running.socket(last_id=0, severity="critical") as critical):
+        for line, number in ((staging, 1), (fraud, 2), (critical, 3)):
+            assert (await line.next())["type"] == "hello"
+            assert await line.alerts(1) == ids(number)
+        await subscribed(running, 3)
+        await some(10)
+        for line, number in ((staging, 11), (fraud, 12), (critical, 13)):
+            assert await line.alerts(1) == ids(number)
+
+
+async def test_a_quiet_line_has_heartbeats_that_say_how_far_it_is(settings: Settings, hot: Hot) -> None:
+    await add(hot, 1)
+    async with (gateway(settings.model_copy(update={"heartbeat_ms": 200})) as running,
+                running.socket() as line):
+        hello = await line.next()
+        beats = [await line.next() for _ in range(2)]
+        assert [beat["type"] for beat in beats] == ["heartbeat"] * 2
+        assert beats[1]["last_id"] == hello["last_id"]
+        assert beats[0]["ts"] < beats[1]["ts"]
+
+
+async def test_a_socket_that_does_not_read_is_bounded_and_told_what_it_missed(settings: Settings, hot: Hot) -> None:
+    small = settings.model_copy(update={"socket_queue": 5})
+    async with gateway(small) as running, running.socket() as line:
+        await line.next()
+        await subscribed(running)
+        [subscriber] = running.app.state.feed.subscribers
+        total, longest = 3_000, 0
+        for number in range(total):
+            await hot.append_alert(an_alert(number, detail="x" * 500))
+            longest = max(longest, len(subscriber.items))
+        assert longest <= 5
+        got, missed = 0, 0
+        while got + missed < total:
+            message = await line.next()
+            got += message["type"] == "alert"
+            missed += message.get("count", 0) if message["type"] == "missed" else 0
+        assert got + missed == total
+
+
+async def test_a_place_that_is_no_longer_kept_is_told(settings: Settings, hot: Hot) -> None:
+    await add(hot, *range(10))
+    first = (await hot.client.xrange(hot.stream, count=1))[0][0]
+    await hot.client.xtrim(hot.stream, maxlen=4, approximate=False)
+    async with gateway(settings) as running, running.socket(last_id=first) as line:
+        await line.next()
+        missed = await line.next()
+        assert (missed["type"], missed["reason"], missed["count"]) == ("missed", "trimmed", None)
+        assert await line.alerts(4) == ids(6, 7, 8, 9)
+
+
+@pytest.mark.parametrize("query", [{"last_id": "yesterday"}, {"severity": "loud"}])
+async def test_a_question_that_makes_no_sense_is_refused_with_what_would(settings: Settings,
+                                                                         query: dict[str, str]) -> None:
+    async with gateway(settings) as running:
+        with pytest.raises(InvalidStatus) as refused:
+            async with running.socket(**query):
+                pass
+        assert refused.value.response.status_code == 400
+        assert next(iter(query)).encode() in refused.value.response.body
