@@ -38,10 +38,14 @@ class Calendar:
         if not emitted(key):
             heapq.heappush(self._to_close, (key.end_ms, key.size_ms, key))
         parent = self._grid.parent(key)
-        heapq.heappush(self._to_drop, ((parent or key).end_ms + self._grace_ms, key))
+        heapq.heappush(self._to_drop, (self.last_use_ms(key), key))
         if parent is not None:
             self._parts[parent].add(key.start_ms)
             self.add(parent, emitted)
+
+    def last_use_ms(self, key: PaneKey) -> int:
+        """The watermark from which on nothing can change or need the pane."""
+        return (self._grid.parent(key) or key).end_ms + self._grace_ms
 
     def parts(self, key: PaneKey) -> list[PaneKey]:
         """The finer panes that a coarser one is made of, in time order."""

@@ -88,6 +88,7 @@ class AggregationEngine:
         windows = self._let_go(states, over_ms) + self._emit([*amended, *calendar.closing(over_ms)], states, over_ms)
         for key in calendar.over(over_ms):
             states.drop(key.text())
+        of_partition.over_ms = max(of_partition.over_ms, over_ms)
         return AggregationResult(windows, np.flatnonzero(late) + first_row)
 
     def idle(self, states: States, now_ms: int) -> list[WindowRecord]:
@@ -134,13 +135,20 @@ class AggregationEngine:
         found = self._calendars.get(states)
         if found is None:
             found = self._calendars[states] = Calendar(self.grid, self.options.grace_ms)
-            for text in list(states.keys()):
-                key = PaneKey.parse(text)
-                if self._fits(key, states):
-                    found.add(key, lambda key: _emitted(key, states))
-                else:
-                    found.foreign.append(key)
+            self._restore(found, states)
         return found
+
+    def _restore(self, calendar: Calendar, states: States) -> None:
+        """Plan the panes that have rows. Leftovers go: rows that a crash kept from being deleted with their siblings,
+        perhaps older than what was emitted of them. A parent must not be made anew from those that are left."""
+        over_ms = meta(states.entry(META)).over_ms
+        for key in [PaneKey.parse(text) for text in states.keys()]:
+            if not self._fits(key, states):
+                calendar.foreign.append(key)
+            elif calendar.last_use_ms(key) <= over_ms:
+                states.drop(key.text())
+            else:
+                calendar.add(key, lambda key: _emitted(key, states))
 
     def _fits(self, key: PaneKey, states: States) -> bool:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""

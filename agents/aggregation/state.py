@@ -13,10 +13,14 @@ from streams.windows.watermark import NEVER_MS
 
 
 class Meta(msgspec.Struct):
-    """The partition's own state: the newest ts seen, and events that came too late for any window."""
+    """The partition's own state: the newest ts seen, events too late for any window, and how far panes are gone.
+
+    Every pane that was over at the watermark `over_ms` has been dropped: a row of one is a leftover, not a pane.
+    """
 
     newest_ms: int = NEVER_MS
     too_late: int = 0
+    over_ms: int = NEVER_MS
 
 
 State: TypeAlias = Pane | Meta

@@ -226,7 +226,7 @@ def test_windows_equal_the_reference_to_the_bit_for_any_cutting_into_batches(at:
 
 
 @given(OPTIONS, EVENTS, st.data())
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=400)
 def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(at: Any, drawn: Any, data: Any) -> None:
     events, reader = stream(drawn), Reader()
     found, changelog, committed, position = records(events), {}, 0, 0
@@ -271,6 +271,25 @@ def test_an_amendment_that_only_the_finest_row_outlived_is_not_lost_to_the_coars
     engine, states = fresh(at, survivors(states.freeze(1), changelog, writes))
     run([found[3:]], states, engine, reader)
     assert reader.stated() == reference(events, at)[0]
+
+
+@pytest.mark.parametrize("deleted", range(4))
+def test_a_pane_that_a_crash_kept_from_being_deleted_does_not_come_back(deleted: int) -> None:
+    at, reader = options(), Reader()
+    found = records([event(number, ts, "a", 1.0, False) for number, ts in enumerate([100, 1_100, 2_100, 12_000])]
+                    + [event(9, 90_000, "flush", 1.0, False)])
+    engine, states = fresh(at, {})
+    run([found[:3]], states, engine, reader)
+    frozen = states.freeze(1)
+    changelog = survivors(frozen, {}, 99)
+    states.written(frozen)
+    run([found[3:4]], states, engine, reader)
+    frozen = states.freeze(1)
+    assert len(frozen.deletes) == 3, "the finest panes, whose parent is over"
+    engine, states = fresh(at, survivors(frozen, changelog, len(frozen.puts) + deleted))
+    run([found[3:]], states, engine, reader)
+    assert reader.stated() == reference([msgspec.json.decode(one.value) for one in found], at)[0]
+    assert not [key for key in frozen.deletes if key in states], "no leftover stays"
 
 
 @given(EVENTS)
