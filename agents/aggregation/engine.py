@@ -142,7 +142,7 @@ class AggregationEngine:
         """Plan the panes that have rows. Leftovers go: rows that a crash kept from being deleted with their siblings,
         perhaps older than what was emitted of them. A parent must not be made anew from those that are left."""
         over_ms = meta(states.entry(META)).over_ms
-        for key in [PaneKey.parse(text) for text in states.keys()]:
+        for key in list(map(PaneKey.parse, states.keys())):
             if not self._fits(key, states):
                 calendar.foreign.append(key)
             elif calendar.last_use_ms(key) <= over_ms:
