@@ -144,6 +144,7 @@ async def test_partitions_that_move_while_a_batch_is_under_way_lose_and_repeat_n
     two = Recorder(settings, tmp_path, "two", delay_ms=400).start().wait_ready()
     await produce(settings, "telemetry", items(2_000, 4_000))
     try:
+        until(one.batches.exists, 30, "the first batch")
         pids = until(lambda: {json.loads(line)[0] for line in one.batches.read_text().splitlines()
                               if line.endswith("]")} - {one.process.pid}, 30, "the second worker takes a batch")
         assert pids == {two.process.pid}
