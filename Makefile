@@ -9,7 +9,7 @@ RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-          --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt --extra embedded
+          --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check test-kafka bench lock clean
@@ -38,9 +38,10 @@ test-kafka: $(DEV) ## Run the broker tests on Apache Kafka, fetched by Maven (ne
 bench: $(DEV) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
 	@$(BIN)/python -m tests.bench $(or $(ARGS),throughput)
 
-lock: $(DEV) ## Resolve the dependencies anew into the two hashed locks (ARGS: --upgrade, or -P package)
-	@$(LOCK) $(ARGS) -o requirements.lock
-	@$(LOCK) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock
+lock: $(DEV) ## Resolve the dependencies anew into the three hashed locks (ARGS: --upgrade, or -P package)
+	@$(LOCK) $(ARGS) --extra embedded -o requirements.lock
+	@$(LOCK) $(ARGS) --extra embedded --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(LOCK) $(ARGS) -c requirements.lock -o requirements-prod.lock
 
 clean: ## Remove the environment, caches and builds; data in .streamgauge stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
+from streams.wire import Block
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,7 @@ class RecordBatch:
     """Consecutive records of one partition, in offset order (gaps possible, never empty).
 
     From `fetched_from` to its last offset the log has no other records; it is the first record's offset if not given.
+    `columns` has the same records without an object for each.
     """
 
     topic: str
@@ -34,10 +37,17 @@ class RecordBatch:
     records: Sequence[Record]
     fetched_from: int = -1
     _decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _columns: Block | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.fetched_from < 0:
             self.fetched_from = self.records[0].offset
+
+    @property
+    def columns(self) -> Block:
+        if self._columns is None:
+            self._columns = Block.of(self.records)
+        return self._columns
 
     @property
     def first_offset(self) -> int:

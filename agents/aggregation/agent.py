@@ -32,10 +32,9 @@ def register(pipeline: Pipeline) -> None:
             await partition.publish(topic, window.window_id, write_window(window), partition.number)
 
     async def keep_aside(batch: RecordBatch, events: TelemetryBatch, rows: list[int], partition: Partition) -> None:
-        records = {record.offset: record for record in batch.records}
         for row in rows:
             metrics.TOO_LATE.inc()
-            record = records[int(events.offset[row])]
+            record = batch.columns.at_offset(int(events.offset[row]))
             kept = rejected_record(
                 batch.topic, batch.partition, record, "too_old", "ts",
                 f"ts {events.ts_ms[row]} is past its window's grace (STREAMGAUGE_GRACE_MS): counted in no window",

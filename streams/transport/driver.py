@@ -2,8 +2,8 @@
 
 It subclasses Faust's aiokafka driver and changes five things:
 
-- For the topics in `app.batched_topics`, `getmany` hands over all fetched records of a partition at once; the
-  message's offset is the last record's.
+- For the topics in `app.batched_topics`, `getmany` hands over all fetched records of a partition at once, as columns
+  (see `streams.wire`); the message's offset is the last record's.
 - Their committable offset is the last acked one plus one. Faust looks for consecutive offsets record by record, which
   batches, compaction and transaction markers all break; here batches of a partition are acked in order, each by all
   its agents, so that whatever is acked stands for everything before it.
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as base
 from faust.types import TP, ConsumerMessage
@@ -28,8 +28,19 @@ from faust.types import TP, ConsumerMessage
 from streams import log
 from streams.kafka import end_offsets
 from streams.records import RecordBatch
+from streams.transport.fetches import deliver_whole
+from streams.wire import Block
 
 logger = log.get(__name__)
+
+
+class ConsumerThread(base.AIOKafkaConsumerThread):
+    """Faust's thread around an aiokafka consumer, one that leaves fetches of batched topics whole."""
+
+    def _create_worker_consumer(self, transport: base.Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        deliver_whole(consumer, self.app.batched_topics)
+        return consumer
 
 
 class Consumer(base.Consumer):
@@ -42,6 +53,9 @@ class Consumer(base.Consumer):
         self._fetched_to: dict[TP, int] = {}
         self._again: dict[TP, int] = {}
         self._seeks = 0
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def _batched(self, topic: str) -> bool:
         return topic in self.app.batched_topics
@@ -71,18 +85,18 @@ class Consumer(base.Consumer):
             if not found:
                 continue
             if self._batched(tp.topic):
-                yield tp, self._batch_message(tp, found)
+                yield from ((tp, self._batch_message(tp, batch)) for batch in _batches(found))
             else:
                 single[tp] = found
         for tp, record in self.scheduler.iterate(single):
             yield tp, self._to_message(tp, record)
 
-    def _batch_message(self, tp: TP, records: list[Any]) -> ConsumerMessage:
-        message = self._to_message(tp, records[-1])
-        message.key = None
-        message.value = RecordBatch(tp.topic, tp.partition, records, self._fetched_to.get(tp, -1))
-        self._fetched_to[tp] = message.offset + 1
-        return message
+    def _batch_message(self, tp: TP, records: Block) -> ConsumerMessage:
+        batch = RecordBatch(tp.topic, tp.partition, records, self._fetched_to.get(tp, -1))
+        offset, timestamp = batch.last_offset, int(records.timestamp[-1])
+        self._fetched_to[tp] = offset + 1
+        return ConsumerMessage(tp.topic, tp.partition, offset, timestamp / 1000, None, None, None, batch, None, tp=tp,
+                               generation_id=self.app.consumer_generation_id)
 
     def _track_end(self, tp: TP) -> bool:
         try:
@@ -161,6 +175,11 @@ class Consumer(base.Consumer):
         """Let the app save its state while it still owns the partitions; then what Faust does."""
         await self.app.before_revoke(revoked)
         await super().on_partitions_revoked(revoked)
+
+
+def _batches(found: list[Any]) -> list[Block]:
+    """What one fetch of a partition gave: blocks, or records where it could not be left whole."""
+    return found if isinstance(found[0], Block) else [Block.of(found)]
 
 
 class Transport(base.Transport):
