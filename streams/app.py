@@ -77,6 +77,7 @@ class Pipeline:
         limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
                         settings.max_age_ms, settings.max_ahead_ms)
         self.decode = Decoder(limits)
+        self.decode.warm()
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False
         self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")

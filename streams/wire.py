@@ -52,7 +52,8 @@ class Block(Sequence[WireRecord]):
 
     __slots__ = ("buffer", "key", "offset", "timestamp", "value")
 
-    def __init__(self, buffer: ByteArray, offset: IntArray, timestamp: IntArray, key: IntArray, value: IntArray) -> None:
+    def __init__(self, buffer: ByteArray, offset: IntArray, timestamp: IntArray, key: IntArray,
+                 value: IntArray) -> None:
         self.buffer = buffer
         self.offset = offset
         self.timestamp = timestamp
@@ -191,7 +192,7 @@ def varint(data: ByteArray, at: int) -> tuple[int, int]:
         shift += np.uint64(7)
         if shift > np.uint64(63):
             break
-    return np.int64(0), len(data) + 1
+    return 0, len(data) + 1
 
 
 @njit(cache=True, nogil=True)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.telemetry import TelemetryEvent
 from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback
+from streams.lean.names import Names
 from streams.records import RecordBatch
 
 GOOD = {"event_id": "e1", "ts": 1_700_000_000_000, "environment": "prod", "model": "churn", "version": "3",
@@ -158,6 +159,52 @@ def test_any_value_in_any_field_is_judged_as_the_contract_judges_it(field: str, 
 def test_odd_spellings_are_judged_as_the_contract_judges_them(field: str, raw: bytes) -> None:
     marker = json.dumps(GOOD | {field: "@@"}).encode()
     agree(marker.replace(b'"@@"', raw))
+
+
+SPELLINGS = [json.dumps(GOOD).encode(), json.dumps(GOOD, separators=(",", ":")).encode(),
+             json.dumps(GOOD, indent=1, ensure_ascii=False).encode(),
+             json.dumps(dict(reversed(GOOD.items())) | {"more": 1, "metrics": {"tokens": -1.5e-7}}).encode()]
+
+
+@settings(max_examples=1_000)
+@given(st.sampled_from(SPELLINGS), st.integers(0, 10**6), st.integers(0, 2), st.binary(max_size=2))
+def test_a_changed_byte_is_judged_as_the_contract_judges_it(value: bytes, at: int, cut: int, put: bytes) -> None:
+    at %= len(value)
+    agree(value[:at] + put + value[at + cut:])
+
+
+@given(st.lists(st.tuples(FIELD, JSON), max_size=5), st.sampled_from([",", " , ", "\n,\t"]))
+def test_an_array_is_read_as_its_events_one_by_one(changes: list[tuple[str, Any]], comma: str) -> None:
+    items = [json.dumps(GOOD | {field: value}) for field, value in changes]
+    decoder = Decoder(Limits(max_ahead_ms=0))
+    together = decoder(RecordBatch("t", 0, [record(("[" + comma.join(items) + "]").encode())]))
+    apart = decoder(RecordBatch("t", 0, [record(item.encode(), at) for at, item in enumerate(items)]))
+    assert together.position.tolist() == apart.offset.tolist()
+    assert [each.position for each in together.rejected] == [each.offset for each in apart.rejected]
+    assert together.event_ids == list(apart.event_ids)
+    for row in range(len(apart)):
+        np.testing.assert_equal(values_of(together, row), values_of(apart, row))
+
+
+def test_what_was_read_before_leaves_no_trace_in_the_next_batch() -> None:
+    decoder, other = Decoder(), json.dumps(GOOD | {"model": "other", "features": {"new": 1, "age": 2}}).encode()
+    first = json.dumps(GOOD).encode()
+    for values in ([first], [other], [other, first], [first, other], []) * 2:
+        batch = decoder(RecordBatch("t", 0, [record(value, at) for at, value in enumerate(values)] or [record(b"")]))
+        fresh = Decoder()(RecordBatch("t", 0, [record(value, at) for at, value in enumerate(values)] or [record(b"")]))
+        assert (batch.keys, batch.fields) == (fresh.keys, fresh.fields)
+        np.testing.assert_equal(batch.value, fresh.value)
+        assert batch.field.tolist() == fresh.field.tolist()
+
+
+def test_a_flood_of_names_is_forgotten_and_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Names, "MOST", 50)
+    decoder = Decoder()
+    for number in range(300):
+        value = json.dumps(GOOD | {"model": f"m{number % 7}", "prediction": f"class {number}"}).encode()
+        batch = decoder(RecordBatch("t", 0, [record(value), record(value, 1)]))
+        assert batch.keys == [("prod", f"m{number % 7}", "3", "model")]
+        assert f"prediction=class {number}" in values_of(batch, 1)
 
 
 @given(st.dictionaries(st.text(max_size=130), JSON, max_size=4), st.dictionaries(st.text(max_size=130), JSON,

@@ -1,0 +1,485 @@
+"""Telemetry events from JSON to columns, compiled: one pass over the bytes of a batch.
+
+Every function takes where it reads and returns where it ended, or -1 where a record is left to the contract: text with
+escapes, letters outside ASCII (but in names that are known), names not seen before, numbers that need more than a
+machine word, nested values in unknown fields, whatever breaks the contract, and everything else that is rare.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
+from streams.lean import number
+from streams.lean.compiled import compiled
+from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Table, find, same
+
+ByteArray = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
+
+QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
+OPEN, CLOSE, OPEN_ARRAY, CLOSE_ARRAY = 123, 125, 91, 93
+LETTER_F, LETTER_N, LETTER_T = 102, 110, 116
+MAX_LATENCY_MS = 1e9
+MAX_NAME = 128
+
+(EVENT_ID, TS, ENVIRONMENT, MODEL, VERSION, COMPONENT, PREDICTION, CONFIDENCE, LABEL, LATENCY, ERROR, FEATURE_MAP,
+ METRIC_MAP, SEGMENT, TRACE_ID, SCHEMA_VERSION, UNKNOWN) = range(17)
+_KEYS = (b"event_id", b"ts", b"environment", b"model", b"version", b"component", b"prediction", b"confidence", b"label",
+         b"latency_ms", b"error", b"features", b"metrics", b"segment", b"trace_id", b"schema_version")
+_KEY_BYTES = np.frombuffer(b"".join(_KEYS), np.uint8).copy()
+_KEY_BEGIN = np.concatenate(([0], np.cumsum([len(key) for key in _KEYS])))
+_REQUIRED = sum(1 << key for key in (EVENT_ID, TS, ENVIRONMENT, MODEL, VERSION))
+#: Fields with a number of their own, the same in every decoder.
+LATENCY_FIELD, CONFIDENCE_FIELD, PREDICTION_FIELD = range(3)
+
+#: What `Out.cursor` counts.
+ROWS, VALUES, LOCAL_SERIES, LOCAL_FIELDS, EVENT = range(5)
+#: What `Out.spans` holds of a row: begin and end of event_id and of trace_id in the buffer (-1: none).
+ID_BEGIN, ID_END, TRACE_BEGIN, TRACE_END = range(4)
+
+
+class Limits(NamedTuple):
+    """What is let in besides the contract."""
+
+    max_record_bytes: int = 1_048_576
+    max_events_per_record: int = 10_000
+    max_age_ms: int = 0
+    max_ahead_ms: int = 10_000
+
+
+class Out(NamedTuple):
+    """Columns that are being written; longer than what can come. See `streams.batch.TelemetryBatch` for the first six.
+
+    record, spans: of each row, the record that it came in, and where its texts are.
+    """
+
+    position: IntArray
+    ts_ms: IntArray
+    series: NDArray[np.int32]
+    error: NDArray[np.bool_]
+    start: IntArray
+    field: NDArray[np.int32]
+    value: NDArray[np.float64]
+    record: IntArray
+    spans: IntArray
+    cursor: IntArray
+
+
+class Known(NamedTuple):
+    """What a decoder keeps from batch to batch.
+
+    local_series, local_fields: of each series and field, its number in this batch, -1 if it has not come yet;
+    series_order, field_order: the reverse. last: of each name, the last event with it. guess (2, n): the names that
+    stood at each place of the last event's features and metrics; key_guess: its fields, likewise.
+    """
+
+    local_series: IntArray
+    series_order: IntArray
+    local_fields: IntArray
+    field_order: IntArray
+    last: IntArray
+    guess: IntArray
+    key_guess: IntArray
+
+
+class Event(NamedTuple):
+    """One event, until all of it is known to be good.
+
+    spans (keys, 2): begin and end of its texts. whole, number: see the constants. field, value: its features from 0
+    on, its metrics from MAX_FEATURES on.
+    """
+
+    spans: IntArray
+    whole: IntArray
+    number: NDArray[np.float64]
+    field: IntArray
+    value: NDArray[np.float64]
+
+
+#: What `Event.whole` and `Event.number` hold.
+AT_MS, FAILED, CLASS, FEATURE_COUNT, METRIC_COUNT = range(5)
+IN_MS, SURE, PREDICTED = range(3)
+
+
+def new_event() -> Event:
+    """Room for one."""
+    most = MAX_FEATURES + MAX_METRICS
+    return Event(np.full((UNKNOWN + 1, 2), -1), np.zeros(5, np.int64), np.zeros(3), np.empty(most, np.int64),
+                 np.empty(most))
+
+
+@compiled
+def read(data: ByteArray, records: IntArray, stamps: IntArray, first: int, table: Table, known: Known, item: Event,
+         limits: Limits, out: Out) -> int:
+    """Read records (n, 2: begin, end) from `first` on; the number of the first that is left to others, n if none is."""
+    for at in range(first, len(records)):
+        rows, values = out.cursor[ROWS], out.cursor[VALUES]
+        if not record(data, records[at, 0], records[at, 1], at, stamps[at], table, known, item, limits, out):
+            out.cursor[ROWS], out.cursor[VALUES] = rows, values
+            return at
+    return len(records)
+
+
+@compiled
+def record(data: ByteArray, begin: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
+           limits: Limits, out: Out) -> bool:
+    """Read one event, or an array of them; False if any of it is left to others."""
+    if begin < 0 or end - begin > limits.max_record_bytes:
+        return False
+    at = skip(data, begin, end)
+    if at < end and data[at] == OPEN_ARRAY:
+        at = array(data, at, end, row, stamp, table, known, item, limits, out)
+    else:
+        at = event(data, at, end, row, 0, stamp, table, known, item, limits, out)
+    return at >= 0 and skip(data, at, end) == end
+
+
+@compiled
+def array(data: ByteArray, at: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
+          limits: Limits, out: Out) -> int:
+    """Read events between brackets."""
+    at = skip(data, at + 1, end)
+    if at < end and data[at] == CLOSE_ARRAY:
+        return at + 1
+    for position in range(limits.max_events_per_record):
+        at = event(data, at, end, row, position, stamp, table, known, item, limits, out)
+        if at < 0:
+            return -1
+        at = skip(data, at, end)
+        if at < end and data[at] == CLOSE_ARRAY:
+            return at + 1
+        if at >= end or data[at] != COMMA:
+            return -1
+        at = skip(data, at + 1, end)
+    return -1
+
+
+@compiled
+def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: int, table: Table, known: Known,
+          item: Event, limits: Limits, out: Out) -> int:
+    """Read one event into the next row."""
+    out.cursor[EVENT] += 1
+    at = members(data, at, end, table, known, item, out.cursor[EVENT])
+    if at < 0:
+        return -1
+    ts = item.whole[AT_MS]
+    if stamp > 0 and ((limits.max_ahead_ms and ts > stamp + limits.max_ahead_ms)
+                      or (limits.max_age_ms and ts < stamp - limits.max_age_ms)):
+        return -1
+    series = series_of(data, item.spans, table)
+    if series == NONE:
+        return -1
+    write(row, position, local_series(series, known, out.cursor), item, known, out)
+    return at
+
+
+@compiled
+def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item: Event, serial: int) -> int:
+    """Read an object's members into `item`: each of the contract's fields at most once, all the required ones."""
+    if at >= end or data[at] != OPEN:
+        return -1
+    item.spans[:] = -1
+    item.whole[:] = 0
+    item.whole[CLASS] = NONE
+    item.number[:] = -1.0
+    seen, place = 0, 0
+    while True:
+        at = skip(data, at + 1, end)
+        close, plain = text(data, at, end)
+        if close < 0 or not plain:
+            return -1
+        key = key_of(data, at + 1, close, place, known.key_guess)
+        place += 1
+        at = skip(data, close + 1, end)
+        if at >= end or data[at] != COLON or (key != UNKNOWN and seen >> key & 1):
+            return -1
+        seen |= 1 << key
+        at = skip(data, at + 1, end)
+        if at < end:
+            at = member(data, at, end, key, table, known, item, serial)
+        if at < 0:
+            return -1
+        at = skip(data, at, end)
+        if at >= end:
+            return -1
+        if data[at] == CLOSE:
+            return at + 1 if seen & _REQUIRED == _REQUIRED else -1
+        if data[at] != COMMA:
+            return -1
+
+
+@compiled
+def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Known, item: Event, serial: int) -> int:
+    """Read the value of one of the contract's fields, or of a field that it does not know."""
+    if key == FEATURE_MAP:
+        at, item.whole[FEATURE_COUNT] = mapping(data, at, end, True, table, known, item, serial)
+        return at
+    if key == METRIC_MAP:
+        at, item.whole[METRIC_COUNT] = mapping(data, at, end, False, table, known, item, serial)
+        return at
+    if key == SEGMENT:
+        return segment(data, at, end)
+    if key in (TS, SCHEMA_VERSION):
+        at, _, whole = number.read(data, at, end)
+        if whole < 0 or (whole > MAX_TIMESTAMP_MS if key == TS else whole != 1):
+            return -1
+        if key == TS:
+            item.whole[AT_MS] = whole
+        return at
+    if data[at] == LETTER_N and key >= PREDICTION and key != UNKNOWN:
+        return literal_null(data, at, end)
+    if key in (LATENCY, CONFIDENCE):
+        at, value, _ = number.read(data, at, end)
+        if not 0.0 <= value <= (MAX_LATENCY_MS if key == LATENCY else 1.0):
+            return -1
+        item.number[IN_MS if key == LATENCY else SURE] = value
+        return at
+    if data[at] == QUOTE:
+        return string(data, at, end, key, table, item)
+    if key in (PREDICTION, LABEL, UNKNOWN):
+        at, value = scalar(data, at, end, key == UNKNOWN)
+        if key == PREDICTION:
+            item.number[PREDICTED], item.whole[CLASS] = value, PREDICTION_FIELD
+        return at
+    return -1
+
+
+@compiled
+def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Event) -> int:
+    """Read a text. What is not looked up among the known names must be ASCII, where a byte is a letter."""
+    close, plain = text(data, at, end)
+    if close < 0 or (not plain and (key > PREDICTION or key == EVENT_ID)):
+        return -1
+    size = close - at - 1
+    if key != UNKNOWN and size > (MAX_TEXT if key == ERROR else MAX_NAME):
+        return -1
+    if size == 0 and (key in (EVENT_ID, TRACE_ID)):
+        return -1
+    item.spans[key, 0], item.spans[key, 1] = at + 1, close
+    if key == PREDICTION:
+        name = find(table, CLASSES, data, at + 1, close)
+        if name == NONE:
+            return -1
+        item.number[PREDICTED], item.whole[CLASS] = 1.0, table.meaning[name]
+    elif key == ERROR:
+        item.whole[FAILED] = 1
+    return close + 1
+
+
+@compiled
+def write(row: int, position: int, series: int, item: Event, known: Known, out: Out) -> None:
+    """The next row: latency, confidence, prediction, features, metrics."""
+    at = out.cursor[ROWS]
+    if item.number[IN_MS] >= 0.0:
+        put(LATENCY_FIELD, item.number[IN_MS], known, out)
+    if item.number[SURE] >= 0.0:
+        put(CONFIDENCE_FIELD, item.number[SURE], known, out)
+    if item.whole[CLASS] != NONE:
+        put(item.whole[CLASS], item.number[PREDICTED], known, out)
+    for place in range(item.whole[FEATURE_COUNT]):
+        put(item.field[place], item.value[place], known, out)
+    for place in range(MAX_FEATURES, MAX_FEATURES + item.whole[METRIC_COUNT]):
+        put(item.field[place], item.value[place], known, out)
+    out.position[at], out.ts_ms[at], out.series[at], out.record[at] = position, item.whole[AT_MS], series, row
+    out.error[at] = item.whole[FAILED] != 0
+    out.spans[at, ID_BEGIN], out.spans[at, ID_END] = item.spans[EVENT_ID, 0], item.spans[EVENT_ID, 1]
+    out.spans[at, TRACE_BEGIN], out.spans[at, TRACE_END] = item.spans[TRACE_ID, 0], item.spans[TRACE_ID, 1]
+    out.start[at + 1] = out.cursor[VALUES]
+    out.cursor[ROWS] += 1
+
+
+@compiled
+def put(field: int, value: float, known: Known, out: Out) -> None:
+    """The next value."""
+    at = out.cursor[VALUES]
+    out.field[at], out.value[at] = local_field(field, known, out.cursor), value
+    out.cursor[VALUES] += 1
+
+
+@compiled
+def local_field(field: int, known: Known, cursor: IntArray) -> int:
+    """A field's number in this batch; the next one if it is new to it."""
+    if known.local_fields[field] == NONE:
+        known.field_order[cursor[LOCAL_FIELDS]] = field
+        known.local_fields[field] = cursor[LOCAL_FIELDS]
+        cursor[LOCAL_FIELDS] += 1
+    return known.local_fields[field]
+
+
+@compiled
+def local_series(series: int, known: Known, cursor: IntArray) -> int:
+    """A series' number in this batch; the next one if it is new to it."""
+    if known.local_series[series] == NONE:
+        known.series_order[cursor[LOCAL_SERIES]] = series
+        known.local_series[series] = cursor[LOCAL_SERIES]
+        cursor[LOCAL_SERIES] += 1
+    return known.local_series[series]
+
+
+@compiled
+def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
+    """The series of an event: the meaning of the path environment, model, version and, if it is given, component."""
+    name = SERIES
+    for key in (ENVIRONMENT, MODEL, VERSION, COMPONENT):
+        if key == COMPONENT and spans[key, 0] < 0:
+            break
+        name = find(table, name, data, spans[key, 0], spans[key, 1])
+        if name == NONE:
+            return NONE
+    return table.meaning[name]
+
+
+@compiled
+def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, known: Known, item: Event,
+            serial: int) -> tuple[int, int]:
+    """Features or metrics: (where they end, how many)."""
+    if data[at] != OPEN:
+        return -1, 0
+    if at + 1 < end and data[skip(data, at + 1, end - 1)] == CLOSE:
+        return skip(data, at + 1, end) + 1, 0
+    first = 0 if features else MAX_FEATURES
+    for count in range(MAX_FEATURES if features else MAX_METRICS):
+        at, name = name_of(data, skip(data, at + 1, end), end, count, features, table, known, serial)
+        if at < 0:
+            return -1, 0
+        field = table.meaning[name]
+        if features and data[at] == QUOTE:
+            close, _ = text(data, at, end)
+            if close < 0:
+                return -1, 0
+            name = find(table, name, data, at + 1, close)
+            if name == NONE:
+                return -1, 0
+            field, value, at = table.meaning[name], 1.0, close + 1
+        else:
+            at, value = scalar(data, at, end, features)
+            if at < 0:
+                return -1, 0
+        item.field[first + count], item.value[first + count] = field, value
+        at = skip(data, at, end)
+        if at < end and data[at] == CLOSE:
+            return at + 1, count + 1
+        if at >= end or data[at] != COMMA:
+            return -1, 0
+    return -1, 0
+
+
+@compiled
+def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, table: Table, known: Known,
+            serial: int) -> tuple[int, int]:
+    """A known name and the colon after it: (where its value begins, the name). One that comes twice is left."""
+    close, _ = text(data, at, end)
+    if close < 0:
+        return -1, NONE
+    parent, kind = (FEATURES, 0) if features else (METRICS, 1)
+    name = known.guess[kind, count]
+    if name == NONE or not same(table, name, parent, data, at + 1, close):
+        name = find(table, parent, data, at + 1, close)
+        if name == NONE:
+            return -1, NONE
+        known.guess[kind, count] = name
+    if known.last[name] == serial:
+        return -1, NONE
+    known.last[name] = serial
+    at = skip(data, close + 1, end)
+    if at >= end or data[at] != COLON:
+        return -1, NONE
+    at = skip(data, at + 1, end)
+    return (at, name) if at < end else (-1, NONE)
+
+
+@compiled
+def segment(data: ByteArray, at: int, end: int) -> int:
+    """Texts by name; looked through, not kept."""
+    if data[at] != OPEN:
+        return -1
+    at = skip(data, at + 1, end)
+    if at < end and data[at] == CLOSE:
+        return at + 1
+    for _ in range(MAX_SEGMENT_KEYS):
+        for mark in (COLON, COMMA):
+            close, plain = text(data, at, end)
+            if close < 0 or not plain or close - at - 1 > MAX_NAME or (mark == COLON and close == at + 1):
+                return -1
+            at = skip(data, close + 1, end)
+            if at < end and mark == COMMA and data[at] == CLOSE:
+                return at + 1
+            if at >= end or data[at] != mark:
+                return -1
+            at = skip(data, at + 1, end)
+    return -1
+
+
+@compiled
+def scalar(data: ByteArray, at: int, end: int, words: bool) -> tuple[int, float]:
+    """A number; with `words` also true, false and null, which is NaN."""
+    if words and data[at] == LETTER_N:
+        return literal_null(data, at, end), np.nan
+    if words and data[at] == LETTER_T and at + 4 <= end:
+        good = data[at + 1] == 114 and data[at + 2] == 117 and data[at + 3] == 101
+        return (at + 4 if good else -1), 1.0
+    if words and data[at] == LETTER_F and at + 5 <= end:
+        good = data[at + 1] == 97 and data[at + 2] == 108 and data[at + 3] == 115 and data[at + 4] == 101
+        return (at + 5 if good else -1), 0.0
+    at, value, _ = number.read(data, at, end)
+    return at, value
+
+
+@compiled
+def literal_null(data: ByteArray, at: int, end: int) -> int:
+    """The word null."""
+    good = at + 4 <= end and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
+    return at + 4 if good else -1
+
+
+@compiled
+def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
+    """From a quote to the next: (where that is, all of it ASCII). -1 if there is an escape in it, or a control."""
+    if at >= end or data[at] != QUOTE:
+        return -1, False
+    most = 0
+    for place in range(at + 1, end):
+        byte = data[place]
+        if byte == QUOTE:
+            return place, most < 128
+        if byte == BACKSLASH or byte < 32:
+            return -1, False
+        most = max(most, byte)
+    return -1, False
+
+
+@compiled
+def skip(data: ByteArray, at: int, end: int) -> int:
+    """Past white space."""
+    while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+        at += 1
+    return at
+
+
+@compiled
+def key_of(data: ByteArray, begin: int, end: int, place: int, guess: IntArray) -> int:
+    """The contract's field with this name; `guess` is what stood at each place of the last event."""
+    if place < len(guess) and is_key(data, begin, end, guess[place]):
+        return guess[place]
+    for key in range(UNKNOWN):
+        if is_key(data, begin, end, key):
+            if place < len(guess):
+                guess[place] = key
+            return key
+    return UNKNOWN
+
+
+@compiled
+def is_key(data: ByteArray, begin: int, end: int, key: int) -> bool:
+    """True if the bytes are the key's name."""
+    start = _KEY_BEGIN[key]
+    if _KEY_BEGIN[key + 1] - start != end - begin:
+        return False
+    for at in range(end - begin):
+        if data[begin + at] != _KEY_BYTES[start + at]:
+            return False
+    return True

@@ -1,0 +1,127 @@
+"""Names that were seen before, found again by their bytes: series, fields and categories, each once.
+
+A name belongs to a parent: a root (features, metrics, ...) or another name. So environment, model, version and
+component are a path, and so are a feature and its category. Only names that the contract has accepted are added; what
+is not found here, the contract judges.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.lean.compiled import compiled
+
+ByteArray = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
+
+Array = TypeVar("Array", NDArray[np.int64], NDArray[np.uint8])
+
+SERIES, FEATURES, METRICS, CLASSES = -2, -3, -4, -5
+NONE = -1
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
+_PRIME = np.uint64(0x100000001B3)            # Fowler, Noll, Vo: FNV-1a
+
+
+class Table(NamedTuple):
+    """The names as arrays. slots (power of two,): -1 is free; of each name: its parent, where its bytes are, and its
+    meaning: the number of a series or a field, -1 if it has none of its own."""
+
+    slots: IntArray
+    parent: IntArray
+    begin: IntArray
+    meaning: IntArray
+    data: ByteArray
+
+
+@compiled
+def place(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> int:
+    """The slot of a name, or the free one where it would be."""
+    code = np.uint64(parent + 8) * _MULTIPLIER
+    for at in range(begin, end):
+        code = (code ^ np.uint64(data[at])) * _PRIME
+    slot = np.int64((code * _MULTIPLIER) >> np.uint64(32)) & (len(table.slots) - 1)
+    while table.slots[slot] != NONE and not same(table, table.slots[slot], parent, data, begin, end):
+        slot = (slot + 1) & (len(table.slots) - 1)
+    return slot
+
+
+@compiled
+def same(table: Table, name: int, parent: int, data: ByteArray, begin: int, end: int) -> bool:
+    """True if the name has this parent and these bytes."""
+    start = table.begin[name]
+    if table.parent[name] != parent or table.begin[name + 1] - start != end - begin:
+        return False
+    for at in range(end - begin):
+        if table.data[start + at] != data[begin + at]:
+            return False
+    return True
+
+
+@compiled
+def find(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> int:
+    """The name, or -1."""
+    return table.slots[place(table, parent, data, begin, end)]
+
+
+@compiled
+def fill(table: Table, size: int) -> None:
+    """Put every name into its slot; the slots are free."""
+    for name in range(size):
+        at = place(table, table.parent[name], table.data, table.begin[name], table.begin[name + 1])
+        table.slots[at] = name
+
+
+class Names:
+    """Grows as names are added. At most `MOST`; `full` then asks for a new one."""
+
+    MOST = 200_000
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.table = Table(np.full(1 << 10, NONE), np.empty(1 << 8, np.int64), np.zeros((1 << 8) + 1, np.int64),
+                           np.full(1 << 8, NONE), np.empty(1 << 12, np.uint8))
+
+    @property
+    def full(self) -> bool:
+        return self.size >= self.MOST
+
+    def add(self, parent: int, text: str) -> int:
+        """The name with this text, added if it is new."""
+        data = np.frombuffer(text.encode(), np.uint8)
+        slot = place(self.table, parent, data, 0, len(data))
+        if self.table.slots[slot] != NONE:
+            return int(self.table.slots[slot])
+        self._make_room(len(data))
+        table, name = self.table, self.size
+        begin = int(table.begin[name])
+        table.data[begin:begin + len(data)] = data
+        table.begin[name + 1], table.parent[name] = begin + len(data), parent
+        self.size += 1
+        self.table.slots[place(self.table, parent, data, 0, len(data))] = name
+        return name
+
+    def _make_room(self, more: int) -> None:
+        table, size = self.table, self.size
+        used = int(table.begin[size])
+        if used + more > len(table.data):
+            table = table._replace(data=_grown(table.data, used + more))
+        if size + 1 >= len(table.parent):
+            table = table._replace(parent=_grown(table.parent, size + 2), begin=_grown(table.begin, size + 3),
+                                   meaning=_grown(table.meaning, size + 2))
+            table.meaning[size:] = NONE
+        self.table = table
+        if 4 * size > len(table.slots):
+            self._spread()
+
+    def _spread(self) -> None:
+        self.table = self.table._replace(slots=np.full(4 * len(self.table.slots), NONE))
+        fill(self.table, self.size)
+
+
+def _grown(array: Array, least: int) -> Array:
+    more = np.empty(max(least, 2 * len(array)), array.dtype)
+    more[:len(array)] = array
+    return more

@@ -1,0 +1,205 @@
+"""The compiled reader with its memory: which names are known, and how their numbers become a batch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.base import MAX_FEATURES
+from schemas.telemetry import TelemetryEvent
+from streams.lean import events
+from streams.lean.events import Known, Limits, Out
+from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Names
+from streams.wire import Block
+
+#: A value takes at least four bytes of JSON, an event sixty.
+_BYTES_A_VALUE, _BYTES_AN_EVENT = 4, 60
+_KEY_PLACES = 32
+DEFAULT_COMPONENT: str = TelemetryEvent.model_fields["component"].default
+
+
+class SeriesKey(NamedTuple):
+    """What a series of numbers belongs to."""
+
+    environment: str
+    model: str
+    version: str
+    component: str
+
+
+class Texts(Sequence[str | None]):
+    """Texts that stay bytes until they are asked for."""
+
+    def __init__(self, data: NDArray[np.uint8], spans: NDArray[np.int64], others: dict[int, str | None]) -> None:
+        self._data = data
+        self._spans = spans
+        self._others = others
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, at: int) -> str | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str | None]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str | None] | None:
+        if isinstance(at, slice):
+            return [self[row] for row in range(*at.indices(len(self)))]
+        row = range(len(self))[at]
+        if row in self._others:
+            return self._others[row]
+        begin, end = self._spans[row].tolist()
+        return None if begin < 0 else self._data[begin:end].tobytes().decode("ascii")
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Reader:
+    """Reads the records of one batch after another."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._item = events.new_event()
+        self._used: NDArray[np.int64] = np.zeros(5, np.int64)
+        self._known: Known = _unknown(0)
+        self._forget()
+
+    def start(self, records: Block) -> Rows:
+        """Begin a batch."""
+        self._known.local_fields[self._known.field_order[:self._used[events.LOCAL_FIELDS]]] = NONE
+        self._known.local_series[self._known.series_order[:self._used[events.LOCAL_SERIES]]] = NONE
+        if self._names.full:
+            self._forget()
+        rows = Rows(records)
+        rows.out.cursor[events.EVENT] = self._used[events.EVENT]
+        self._used = rows.out.cursor
+        return rows
+
+    def read(self, rows: Rows, first: int) -> int:
+        """Read records from `first` on; the number of the first that is left to the contract."""
+        records = rows.records
+        found: int = events.read(records.buffer, records.value, records.timestamp, first, self._names.table,
+                                 self._known, self._item, self._limits, rows.out)
+        return found
+
+    def add(self, rows: Rows, record: int, position: int, event: TelemetryEvent) -> None:
+        """Add an event that the contract has read, and know its names from now on."""
+        out, item = rows.out, self._item
+        series = self._learn(event, item)
+        row = int(out.cursor[events.ROWS])
+        rows.event_ids[row], rows.trace_ids[row] = event.event_id, event.trace_id
+        local = events.local_series(series, self._known, out.cursor)
+        events.write(record, position, local, item, self._known, out)
+
+    def keys(self, rows: Rows) -> list[SeriesKey]:
+        """The batch's series, in order of first appearance."""
+        order = self._known.series_order[:rows.out.cursor[events.LOCAL_SERIES]]
+        return [self._series[number] for number in order.tolist()]
+
+    def fields(self, rows: Rows) -> list[str]:
+        """The batch's fields, in order of first appearance."""
+        order = self._known.field_order[:rows.out.cursor[events.LOCAL_FIELDS]]
+        return [self._fields[number] for number in order.tolist()]
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._names = Names()
+        self._series: list[SeriesKey] = []
+        self._series_numbers: dict[SeriesKey, int] = {}
+        self._fields: list[str] = []
+        self._field_numbers: dict[str, int] = {}
+        self._used = np.zeros(5, np.int64)
+        self._known = _unknown(16)
+        for name in ("latency_ms", "confidence", "prediction"):
+            self._field(name)
+
+    def _learn(self, event: TelemetryEvent, item: events.Event) -> int:
+        """Fill `item` as the compiled reader would, adding names; the number of the series."""
+        series = self._series_of(event)
+        item.whole[:] = event.ts, event.error is not None, NONE, len(event.features), len(event.metrics)
+        item.number[:] = (-1.0 if event.latency_ms is None else event.latency_ms,
+                          -1.0 if event.confidence is None else event.confidence, 0.0)
+        if isinstance(event.prediction, str):
+            name = self._names.add(CLASSES, event.prediction)
+            item.whole[events.CLASS], item.number[events.PREDICTED] = self._means(name, f"prediction={event.prediction}"
+                                                                                  ), 1.0
+        elif event.prediction is not None:
+            item.whole[events.CLASS], item.number[events.PREDICTED] = events.PREDICTION_FIELD, event.prediction
+        for at, (feature, value) in enumerate(event.features.items()):
+            item.field[at], item.value[at] = self._feature(feature, value)
+        for at, (metric, number) in enumerate(event.metrics.items(), MAX_FEATURES):
+            item.field[at], item.value[at] = self._means(self._names.add(METRICS, metric), f"metric.{metric}"), number
+        self._fit()
+        return series
+
+    def _feature(self, feature: str, value: Any) -> tuple[int, float]:
+        name = self._names.add(FEATURES, feature)
+        if isinstance(value, str):
+            self._means(name, f"feature.{feature}")
+            return self._means(self._names.add(name, value), f"feature.{feature}={value}"), 1.0
+        return self._means(name, f"feature.{feature}"), float("nan") if value is None else float(value)
+
+    def _series_of(self, event: TelemetryEvent) -> int:
+        key = SeriesKey(event.environment, event.model, event.version, event.component)
+        number = self._series_numbers.setdefault(key, len(self._series))
+        if number == len(self._series):
+            self._series.append(key)
+        name = SERIES
+        for part in key[:3]:
+            name = self._names.add(name, part)
+        if key.component == DEFAULT_COMPONENT:
+            self._names.table.meaning[name] = number
+        self._names.table.meaning[self._names.add(name, key.component)] = number
+        return number
+
+    def _means(self, name: int, field: str) -> int:
+        number = self._field(field)
+        self._names.table.meaning[name] = number
+        return number
+
+    def _field(self, field: str) -> int:
+        number = self._field_numbers.setdefault(field, len(self._fields))
+        if number == len(self._fields):
+            self._fields.append(field)
+        return number
+
+    def _fit(self) -> None:
+        """As much room for what is known as there are names."""
+        most = max(len(self._names.table.parent), len(self._series), len(self._fields))
+        if most > len(self._known.last):
+            old, self._known = self._known, _unknown(2 * most)
+            for before, now in zip(old, self._known, strict=True):
+                now[..., :before.shape[-1]] = before
+
+
+def _unknown(size: int) -> Known:
+    return Known(np.full(size, NONE), np.empty(size, np.int64), np.full(size, NONE), np.empty(size, np.int64),
+                 np.full(size, NONE), np.full((2, MAX_FEATURES), NONE), np.full(_KEY_PLACES, events.UNKNOWN - 1))
+
+
+class Rows:
+    """The columns of a batch that is being read; what did not stay in the buffer is beside them."""
+
+    def __init__(self, records: Block) -> None:
+        self.records = records
+        size = int(np.maximum(records.value[:, 1] - records.value[:, 0], 0).sum())
+        rows, values = size // _BYTES_AN_EVENT + len(records), size // _BYTES_A_VALUE + 1
+        self.out = Out(np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int32),
+                       np.empty(rows, np.bool_), np.zeros(rows + 1, np.int64), np.empty(values, np.int32),
+                       np.empty(values), np.empty(rows, np.int64), np.empty((rows, 4), np.int64), np.zeros(5, np.int64))
+        self.event_ids: dict[int, str | None] = {}
+        self.trace_ids: dict[int, str | None] = {}
+
+    def texts(self) -> tuple[Texts, Texts]:
+        """The events' ids, and their traces'."""
+        spans = self.out.spans[:self.out.cursor[events.ROWS]]
+        return (Texts(self.records.buffer, spans[:, :2], self.event_ids),
+                Texts(self.records.buffer, spans[:, 2:], self.trace_ids))
