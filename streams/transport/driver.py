@@ -33,12 +33,16 @@ from streams.wire import Block
 
 logger = log.get(__name__)
 
+#: aiokafka has one fetch under way for a broker. One that waits for quiet topics holds up those that have records.
+FETCH_WAIT_MS = 50
+
 
 class ConsumerThread(base.AIOKafkaConsumerThread):
     """Faust's thread around an aiokafka consumer, one that leaves fetches of batched topics whole."""
 
     def _create_worker_consumer(self, transport: base.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         deliver_whole(consumer, self.app.batched_topics)
         return consumer
 
