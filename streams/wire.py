@@ -20,8 +20,9 @@ import numpy as np
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import calc_crc32c
-from numba import njit
 from numpy.typing import NDArray
+
+from streams.compiled import compiled
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH_AT, _BEFORE_LENGTH = 8, 12
@@ -179,7 +180,7 @@ def _from(columns: tuple[IntArray, IntArray], buffer: ByteArray, first_offset: i
                  spans[skip:, :2], spans[skip:, 2:])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def varint(data: ByteArray, at: int) -> tuple[int, int]:
     """(number, where it ends); ends past the data where the data is cut short."""
     value, shift = np.uint64(0), np.uint64(0)
@@ -195,7 +196,7 @@ def varint(data: ByteArray, at: int) -> tuple[int, int]:
     return 0, len(data) + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def frame(data: ByteArray, count: int, base_offset: int, base_time: int, time_unit: int) -> tuple[IntArray, IntArray]:
     """(instants (n, 2): offset, timestamp; spans (n, 4): key begin, end, value begin, end) of a batch's records.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streams.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 FieldArray = NDArray[np.int32]
 
 
-@njit(cache=True)
+@compiled
 def group(of_row: IntArray, groups: int) -> tuple[IntArray, IntArray]:
     """Rows by group, in order within each: (order (n,), bounds (groups + 1,)); a counting sort."""
     bounds = np.zeros(groups + 1, np.int64)
@@ -27,7 +28,7 @@ def group(of_row: IntArray, groups: int) -> tuple[IntArray, IntArray]:
     return order, bounds
 
 
-@njit(cache=True)
+@compiled
 def distinct(rows: IntArray, start: IntArray, field: FieldArray, wanted: NDArray[np.bool_], seen: IntArray,
              mark: int) -> IntArray:
     """The wanted fields of some rows, by first appearance. `seen` (fields,) is scratch: `mark` must be new to it."""
@@ -43,7 +44,7 @@ def distinct(rows: IntArray, start: IntArray, field: FieldArray, wanted: NDArray
     return found[:n]
 
 
-@njit(cache=True)
+@compiled
 def scatter(rows: IntArray, start: IntArray, field: FieldArray, value: FloatArray, column: IntArray,
             width: int) -> FloatArray:
     """The matrix (rows, width) of some rows; NaN where a row has no value. column (fields,): -1 is left out."""

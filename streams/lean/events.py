@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
+from streams.compiled import bare
 from streams.lean import number
-from streams.lean.compiled import compiled
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Table, find, same
 
 ByteArray = NDArray[np.uint8]
@@ -112,7 +112,7 @@ def new_event() -> Event:
                  np.empty(most))
 
 
-@compiled
+@bare
 def read(data: ByteArray, records: IntArray, stamps: IntArray, first: int, table: Table, known: Known, item: Event,
          limits: Limits, out: Out) -> int:
     """Read records (n, 2: begin, end) from `first` on; the number of the first that is left to others, n if none is."""
@@ -124,7 +124,7 @@ def read(data: ByteArray, records: IntArray, stamps: IntArray, first: int, table
     return len(records)
 
 
-@compiled
+@bare
 def record(data: ByteArray, begin: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
            limits: Limits, out: Out) -> bool:
     """Read one event, or an array of them; False if any of it is left to others."""
@@ -138,7 +138,7 @@ def record(data: ByteArray, begin: int, end: int, row: int, stamp: int, table: T
     return at >= 0 and skip(data, at, end) == end
 
 
-@compiled
+@bare
 def array(data: ByteArray, at: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
           limits: Limits, out: Out) -> int:
     """Read events between brackets."""
@@ -158,7 +158,7 @@ def array(data: ByteArray, at: int, end: int, row: int, stamp: int, table: Table
     return -1
 
 
-@compiled
+@bare
 def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: int, table: Table, known: Known,
           item: Event, limits: Limits, out: Out) -> int:
     """Read one event into the next row."""
@@ -177,7 +177,7 @@ def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: in
     return at
 
 
-@compiled
+@bare
 def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item: Event, serial: int) -> int:
     """Read an object's members into `item`: each of the contract's fields at most once, all the required ones."""
     if at >= end or data[at] != OPEN:
@@ -212,7 +212,7 @@ def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item
             return -1
 
 
-@compiled
+@bare
 def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Known, item: Event, serial: int) -> int:
     """Read the value of one of the contract's fields, or of a field that it does not know."""
     if key == FEATURE_MAP:
@@ -248,7 +248,7 @@ def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Kn
     return -1
 
 
-@compiled
+@bare
 def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Event) -> int:
     """Read a text. What is not looked up among the known names must be ASCII, where a byte is a letter."""
     close, plain = text(data, at, end)
@@ -270,7 +270,7 @@ def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Eve
     return close + 1
 
 
-@compiled
+@bare
 def write(row: int, position: int, series: int, item: Event, known: Known, out: Out) -> None:
     """The next row: latency, confidence, prediction, features, metrics."""
     at = out.cursor[ROWS]
@@ -292,7 +292,7 @@ def write(row: int, position: int, series: int, item: Event, known: Known, out: 
     out.cursor[ROWS] += 1
 
 
-@compiled
+@bare
 def put(field: int, value: float, known: Known, out: Out) -> None:
     """The next value."""
     at = out.cursor[VALUES]
@@ -300,7 +300,7 @@ def put(field: int, value: float, known: Known, out: Out) -> None:
     out.cursor[VALUES] += 1
 
 
-@compiled
+@bare
 def local_field(field: int, known: Known, cursor: IntArray) -> int:
     """A field's number in this batch; the next one if it is new to it."""
     if known.local_fields[field] == NONE:
@@ -310,7 +310,7 @@ def local_field(field: int, known: Known, cursor: IntArray) -> int:
     return known.local_fields[field]
 
 
-@compiled
+@bare
 def local_series(series: int, known: Known, cursor: IntArray) -> int:
     """A series' number in this batch; the next one if it is new to it."""
     if known.local_series[series] == NONE:
@@ -320,7 +320,7 @@ def local_series(series: int, known: Known, cursor: IntArray) -> int:
     return known.local_series[series]
 
 
-@compiled
+@bare
 def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
     """The series of an event: the meaning of the path environment, model, version and, if it is given, component."""
     name = SERIES
@@ -333,7 +333,7 @@ def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
     return table.meaning[name]
 
 
-@compiled
+@bare
 def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, known: Known, item: Event,
             serial: int) -> tuple[int, int]:
     """Features or metrics: (where they end, how many)."""
@@ -368,7 +368,7 @@ def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, kn
     return -1, 0
 
 
-@compiled
+@bare
 def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, table: Table, known: Known,
             serial: int) -> tuple[int, int]:
     """A known name and the colon after it: (where its value begins, the name). One that comes twice is left."""
@@ -392,7 +392,7 @@ def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, tabl
     return (at, name) if at < end else (-1, NONE)
 
 
-@compiled
+@bare
 def segment(data: ByteArray, at: int, end: int) -> int:
     """Texts by name; looked through, not kept."""
     if data[at] != OPEN:
@@ -414,7 +414,7 @@ def segment(data: ByteArray, at: int, end: int) -> int:
     return -1
 
 
-@compiled
+@bare
 def scalar(data: ByteArray, at: int, end: int, words: bool) -> tuple[int, float]:
     """A number; with `words` also true, false and null, which is NaN."""
     if words and data[at] == LETTER_N:
@@ -429,14 +429,14 @@ def scalar(data: ByteArray, at: int, end: int, words: bool) -> tuple[int, float]
     return at, value
 
 
-@compiled
+@bare
 def literal_null(data: ByteArray, at: int, end: int) -> int:
     """The word null."""
     good = at + 4 <= end and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
     return at + 4 if good else -1
 
 
-@compiled
+@bare
 def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
     """From a quote to the next: (where that is, all of it ASCII). -1 if there is an escape in it, or a control."""
     if at >= end or data[at] != QUOTE:
@@ -452,7 +452,7 @@ def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
     return -1, False
 
 
-@compiled
+@bare
 def skip(data: ByteArray, at: int, end: int) -> int:
     """Past white space."""
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
@@ -460,7 +460,7 @@ def skip(data: ByteArray, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@bare
 def key_of(data: ByteArray, begin: int, end: int, place: int, guess: IntArray) -> int:
     """The contract's field with this name; `guess` is what stood at each place of the last event."""
     if place < len(guess) and is_key(data, begin, end, guess[place]):
@@ -473,7 +473,7 @@ def key_of(data: ByteArray, begin: int, end: int, place: int, guess: IntArray) -
     return UNKNOWN
 
 
-@compiled
+@bare
 def is_key(data: ByteArray, begin: int, end: int, key: int) -> bool:
     """True if the bytes are the key's name."""
     start = _KEY_BEGIN[key]

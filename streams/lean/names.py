@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.lean.compiled import compiled
+from streams.compiled import bare
 
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Table(NamedTuple):
     data: ByteArray
 
 
-@compiled
+@bare
 def place(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> int:
     """The slot of a name, or the free one where it would be."""
     code = np.uint64(parent + 8) * _MULTIPLIER
@@ -48,7 +48,7 @@ def place(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> i
     return slot
 
 
-@compiled
+@bare
 def same(table: Table, name: int, parent: int, data: ByteArray, begin: int, end: int) -> bool:
     """True if the name has this parent and these bytes."""
     start = table.begin[name]
@@ -60,13 +60,13 @@ def same(table: Table, name: int, parent: int, data: ByteArray, begin: int, end:
     return True
 
 
-@compiled
+@bare
 def find(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> int:
     """The name, or -1."""
     return table.slots[place(table, parent, data, begin, end)]
 
 
-@compiled
+@bare
 def fill(table: Table, size: int) -> None:
     """Put every name into its slot; the slots are free."""
     for name in range(size):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.lean.compiled import compiled
+from streams.compiled import bare
 
 ByteArray = NDArray[np.uint8]
 
@@ -40,7 +40,7 @@ def _power(exponent: int) -> tuple[int, int]:
 _FIVES = np.array([_power(exponent) for exponent in range(LEAST, MOST + 1)], np.uint64)
 
 
-@compiled
+@bare
 def product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """(high, low) of a 64 by 64 bit product."""
     a0, a1, b0, b1 = a & _LOW, a >> _U32, b & _LOW, b >> _U32
@@ -49,7 +49,7 @@ def product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return a1 * b1 + (cross >> _U32) + (other >> _U32) + (middle >> _U32), (low & _LOW) | (middle << _U32)
 
 
-@compiled
+@bare
 def nearest(mantissa: np.uint64, exponent: int) -> float:
     """The double nearest to mantissa * 10**exponent; NaN if it can't be told here."""
     if mantissa == _U0:
@@ -79,7 +79,7 @@ def nearest(mantissa: np.uint64, exponent: int) -> float:
     return math.ldexp(np.float64(digits), power)
 
 
-@compiled
+@bare
 def read(data: ByteArray, at: int, end: int) -> tuple[int, float, int]:
     """The number that begins at `at`: (where it ends, its value, its integer); ends at -1 if it is left to others.
 

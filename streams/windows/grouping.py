@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streams.compiled import compiled
 
 IntArray = NDArray[np.int64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
 
 
-@njit(cache=True)
+@compiled
 def distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
     """(ids (n,), found (k,)): `found` are the distinct keys in order of first appearance, keys[i] == found[ids[i]].
 
@@ -44,7 +45,7 @@ def distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
     return ids, found[:size].copy()
 
 
-@njit(cache=True)
+@compiled
 def _grown(found: IntArray, bits: int) -> tuple[IntArray, IntArray]:
     table = np.full(1 << bits, -1, np.int64)
     more = np.empty(1 << (bits - 1), np.int64)
@@ -57,7 +58,7 @@ def _grown(found: IntArray, bits: int) -> tuple[IntArray, IntArray]:
     return table, more
 
 
-@njit(cache=True)
+@compiled
 def by_group(groups: IntArray, count: int) -> tuple[IntArray, IntArray]:
     """(order (n,), edges (count + 1,)): order[edges[g]:edges[g + 1]] are the positions of group g, ascending."""
     edges = np.zeros(count + 1, np.int64)
@@ -73,7 +74,7 @@ def by_group(groups: IntArray, count: int) -> tuple[IntArray, IntArray]:
     return order, edges
 
 
-@njit(cache=True)
+@compiled
 def cell_keys(start: IntArray, field: NDArray[np.int32], first_row: int, pane_of_row: IntArray,
               fields: int) -> IntArray:
     """(m,) pane * fields + field of every value; -1 for rows before `first_row` and rows without a pane (-1).

@@ -18,8 +18,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streams.compiled import compiled
 
 RELATIVE_ERROR = 0.01
 GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -38,7 +39,7 @@ KeyArray = NDArray[np.int32]
 IntArray = NDArray[np.int64]
 
 
-@njit(cache=True)
+@compiled
 def bucket(value: float) -> int:
     """The code of the bucket that a finite value falls into."""
     if value == 0.0:
@@ -122,7 +123,7 @@ class Sketches:
         return [pairs[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@njit(cache=True)
+@compiled
 def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) -> tuple[KeyArray, IntArray]:
     """Two sketches as one; both with ascending keys. A key that comes twice in `more` has its counts added."""
     out = np.empty(len(keys) + len(more), np.int32)

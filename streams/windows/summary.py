@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from streams.compiled import compiled
 from streams.windows import sketch
 from streams.windows.record import SummaryRecord
 
@@ -40,7 +40,7 @@ def extended(table: FloatArray, rows: int) -> FloatArray:
     return table if len(table) >= rows else np.concatenate((table, empty_rows(rows - len(table))))
 
 
-@njit(cache=True)
+@compiled
 def accumulate(table: FloatArray, slot: IntArray, pane: IntArray, row_of_value: IntArray, value: FloatArray,
                keys: KeyArray, end: IntArray) -> None:
     """Add every value to its row, in log order; and its sketch key to the keys of the row's pane.
@@ -68,7 +68,7 @@ def accumulate(table: FloatArray, slot: IntArray, pane: IntArray, row_of_value: 
             end[pane[row]] += 1
 
 
-@njit(cache=True)
+@compiled
 def merge_rows(into: FloatArray, other: FloatArray, mapping: IntArray) -> None:
     """Merge row i of `other` into row mapping[i] of `into` (-1: leave out). Into an empty row: a copy, bit for bit."""
     for row in range(len(mapping)):

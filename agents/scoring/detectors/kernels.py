@@ -1,5 +1,5 @@
 """Half-space trees and their threshold as loops over arrays, compiled. `half_space_trees` and `threshold` say what
-they compute. All of it is in one file, as numba's cache sees changes of a function's own file only.
+they compute.
 
 Arrays of one detector with T trees of height h over k columns:
 
@@ -15,8 +15,9 @@ Arrays of one threshold: histogram (BUCKETS,) and scalars (6,) float64, named be
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streams.compiled import bare
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int32]
@@ -65,7 +66,7 @@ MEMORY = 20.0
 QUANTILE, TOTAL, ABOVE, INDEX, CREDIT, SEEN = range(6)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def clamp(rows: FloatArray) -> None:
     """Bring values to +-1e100, in place, so that no difference of two overflows."""
     flat = rows.reshape(-1)
@@ -76,7 +77,7 @@ def clamp(rows: FloatArray) -> None:
             flat[i] = -LARGEST
 
 
-@njit(cache=True)
+@bare
 def draw(state: NDArray[np.uint64]) -> float:
     """A uniform number in [0, 1): splitmix64 (Steele, Lea, Flood, OOPSLA 2014), the same on every platform."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -87,7 +88,7 @@ def draw(state: NDArray[np.uint64]) -> float:
     return float(z >> np.uint64(11)) * 2.0 ** -53
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def grow(feature: IntArray, split: FloatArray, low: FloatArray, high: FloatArray, usable: CountArray, padding: float,
          state: NDArray[np.uint64]) -> None:
     """Grow every tree: a random column, a random split of what is left of its range, `padding` from either end."""
@@ -109,7 +110,7 @@ def grow(feature: IntArray, split: FloatArray, low: FloatArray, high: FloatArray
             split[t, node] = a + (padding + (1.0 - 2.0 * padding) * draw(state)) * (b - a)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def below(x: FloatArray, node: int, feature: IntArray, split: FloatArray, mass: IntArray, t: int) -> int:
     """The child that a row goes to. Where its value is missing: the heavier child."""
     left = 2 * node + 1
@@ -122,7 +123,7 @@ def below(x: FloatArray, node: int, feature: IntArray, split: FloatArray, mass: 
     return left + 1 if heavier < 0 else left
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def search(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int, window: int) -> float:
     """Normality in the trees: sum of r * 2**depth along each path, over its largest value; in (0, 1]."""
     trees = feature.shape[0]
@@ -136,10 +137,37 @@ def search(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, 
             if r < limit or depth == height:
                 break
             node = below(x, node, feature, split, mass, t)
+    return normality(int(total), trees, height, window)
+
+
+@bare
+def search_and_teach(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int,
+                     window: int) -> float:
+    """`search`, then `teach`, along one path: the same numbers, as a row's own count never decides where it goes."""
+    trees = feature.shape[0]
+    limit = SIZE_LIMIT * window
+    total = np.int64(0)
+    for t in range(trees):
+        node, searched = 0, True
+        mass[LATEST, t, 0] += 1
+        for depth in range(height + 1):
+            if searched:
+                r = mass[REFERENCE, t, node]
+                total += np.int64(r) << np.int64(depth)
+                searched = r >= limit
+            if depth < height:
+                node = below(x, node, feature, split, mass, t)
+                mass[LATEST, t, node] += 1
+    return normality(int(total), trees, height, window)
+
+
+@bare
+def normality(total: int, trees: int, height: int, window: int) -> float:
+    """A sum of masses over the largest that it can be."""
     return float(total / (trees * window * (2.0 ** (height + 1) - 1.0)))
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def outside(value: float, guards: FloatArray, f: int) -> float:
     """How far a present value is beyond column f's guard, in widths of its range; 0 inside."""
     if value < guards[GUARD_LOW, f]:
@@ -149,7 +177,7 @@ def outside(value: float, guards: FloatArray, f: int) -> float:
     return 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def guard(value: float, guards: FloatArray, f: int) -> float:
     """What column f's guard leaves of a row's normality: 1 inside its range, less outside or where missing."""
     if guards[USABLE, f] == 0.0:
@@ -161,7 +189,7 @@ def guard(value: float, guards: FloatArray, f: int) -> float:
     return float(1.0 / (1.0 + outside(value, guards, f) / (1.0 + guards[EXCESS, f])))
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def factor(x: FloatArray, guards: FloatArray) -> float:
     """What all guards leave."""
     product = 1.0
@@ -170,14 +198,14 @@ def factor(x: FloatArray, guards: FloatArray) -> float:
     return float(max(product, LEAST_FACTOR))
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def score_row(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
               height: int, window: int) -> float:
     """The anomaly score of one clamped row, in [0, 1)."""
     return float(1.0 - search(x, feature, split, mass, height, window) * factor(x, guards))
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def teach(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int) -> None:
     """Count one row in every tree."""
     for t in range(feature.shape[0]):
@@ -188,23 +216,25 @@ def teach(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, h
             mass[LATEST, t, node] += 1
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def teach_all(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, height: int) -> None:
     """Count rows (n, k) in every tree."""
     for i in range(rows.shape[0]):
         teach(rows[i], feature, split, mass, height)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def pivot(mass: IntArray, counts: CountArray) -> None:
     """The current window becomes the reference."""
-    mass[REFERENCE] = mass[LATEST]
-    mass[LATEST] = 0
+    for t in range(mass.shape[1]):
+        for node in range(mass.shape[2]):
+            mass[REFERENCE, t, node] = mass[LATEST, t, node]
+            mass[LATEST, t, node] = 0
     counts[LEARNT] = 0
     counts[READY] = 1
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -> None:
     """Count one row for the audit at the epoch's end."""
     strained = False
@@ -228,7 +258,7 @@ def tally(x: FloatArray, guards: FloatArray, counts: CountArray, inside: bool) -
     counts[STRANGERS] += not inside
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def bucket_of(score: float) -> int:
     """The bucket of a score: equal steps of -log2(1 - score)."""
     rest = 1.0 - score
@@ -237,7 +267,7 @@ def bucket_of(score: float) -> int:
     return max(0, min(BUCKETS - 1, int(-np.log2(rest) * RESOLUTION)))
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def alarm_bucket(scalars: FloatArray) -> int:
     """The last bucket that is still normal."""
     if scalars[SEEN] < LEAST_SCORES:
@@ -246,14 +276,14 @@ def alarm_bucket(scalars: FloatArray) -> int:
     return min(int(scalars[INDEX]) + margin, BUCKETS - 2)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def threshold_of(scalars: FloatArray) -> float:
     """Scores above it are alarms; 1 (which no score exceeds) before there are enough scores."""
     bucket = alarm_bucket(scalars)
     return 1.0 if bucket >= BUCKETS else 1.0 - 2.0 ** (-(bucket + 1) / RESOLUTION)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> None:
     """Take one score in. Changes both arrays."""
     rate = 1.0 - scalars[QUANTILE]
@@ -275,8 +305,10 @@ def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> No
     if scalars[TOTAL] * rate >= MEMORY:
         for i in range(BUCKETS):
             histogram[i] = 0.5 * histogram[i] if histogram[i] > 2.0 ** -8 else 0.0
-        scalars[TOTAL] = histogram.sum()
-        above = histogram[index + 1:].sum()
+        scalars[TOTAL], above = 0.0, 0.0
+        for i in range(BUCKETS):
+            scalars[TOTAL] += histogram[i]
+            above += histogram[i] if i > index else 0.0
     allowed = rate * scalars[TOTAL]
     while above > allowed:
         index += 1
@@ -287,14 +319,16 @@ def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> No
     scalars[INDEX], scalars[ABOVE] = float(index), above
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def explain(x: FloatArray, score: float, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
             counts: CountArray, height: int, window: int, out: FloatArray) -> None:
-    """How much each column pushed the score: log of the normality gained with its typical value in its place."""
+    """How much each column pushed the score: log of the normality gained with its typical value in its place.
+
+    Puts typical values into x, and the row's own back.
+    """
     masking = counts[EXPLAINED] < EXPLAINED_ROWS
     counts[EXPLAINED] += 1
-    normality = 1.0 - score
-    masked = x.copy()
+    left = 1.0 - score
     for f in range(guards.shape[1]):
         out[f] = 0.0
         if guards[USABLE, f] == 0.0:
@@ -302,14 +336,14 @@ def explain(x: FloatArray, score: float, feature: IntArray, split: FloatArray, m
         if not masking:
             out[f] = -np.log(guard(x[f], guards, f))
             continue
-        masked[f] = guards[TYPICAL, f]
-        gained = search(masked, feature, split, mass, height, window) * factor(masked, guards)
-        masked[f] = x[f]
-        if gained > normality:
-            out[f] = np.log(gained / normality)
+        own, x[f] = x[f], guards[TYPICAL, f]
+        gained = search(x, feature, split, mass, height, window) * factor(x, guards)
+        x[f] = own
+        if gained > left:
+            out[f] = np.log(gained / left)
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, guards: FloatArray,
         counts: CountArray, height: int, window: int, histogram: FloatArray, scalars: FloatArray,
         scores: FloatArray, thresholds: FloatArray, contributions: FloatArray) -> None:
@@ -322,18 +356,21 @@ def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, 
     for i in range(rows.shape[0]):
         x = rows[i]
         left = factor(x, guards)
+        inside = left >= OUTSIDE
         scores[i], thresholds[i] = 0.0, 1.0
         if counts[READY]:
-            scores[i] = 1.0 - search(x, feature, split, mass, height, window) * left
+            found = search_and_teach(x, feature, split, mass, height, window) if inside else search(
+                x, feature, split, mass, height, window)
+            scores[i] = 1.0 - found * left
             if judged:
                 thresholds[i] = threshold_of(scalars)
                 if scores[i] > thresholds[i]:
                     explain(x, scores[i], feature, split, mass, guards, counts, height, window, contributions[i])
                 observe_into(histogram, scalars, scores[i])
-        inside = left >= OUTSIDE
+        elif inside:
+            teach(x, feature, split, mass, height)
         tally(x, guards, counts, inside)
         if inside:
-            teach(x, feature, split, mass, height)
             counts[LEARNT] += 1
             if counts[LEARNT] == window:
                 pivot(mass, counts)

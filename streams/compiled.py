@@ -1,0 +1,48 @@
+"""How kernels are compiled: cached on disk, without Python's lock, with numpy's division.
+
+numba's cache looks at the file of the function that is called, not at those of the functions compiled into it. So the
+stamp that it compares is made of all the files that kernels come from: a changed one compiles its callers anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile when it is first called."""
+    return cast(F, _stamped(njit(cache=True, nogil=True, error_model="numpy")(function), function))
+
+
+def bare(function: F) -> F:
+    """Compile without reference counts, for functions that neither make nor keep an array (others don't compile).
+
+    numba counts every array of an argument at every call. Decoding has 27 of them: 6.0 against 2.1 µs an event.
+    """
+    return cast(F, _stamped(njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function), function))
+
+
+def _stamped(dispatcher: Any, function: Callable[..., Any]) -> Any:
+    dispatcher._cache._cache_file._source_stamp = (_shared(), _digest(Path(function.__code__.co_filename)))
+    return dispatcher
+
+
+@cache
+def _shared() -> str:
+    """Of what every kernel may be built on."""
+    streams = Path(__file__).parent
+    files = [*sorted(streams.rglob("*.py")), streams.parent / "schemas" / "base.py"]
+    return hashlib.blake2b("".join(_digest(path) for path in files).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

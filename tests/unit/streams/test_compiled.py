@@ -1,0 +1,20 @@
+"""The cache of kernels sees changes in every file that a kernel is built from."""
+
+from __future__ import annotations
+
+from streams import compiled as rules
+from streams.lean import events
+
+
+def test_a_kernel_s_stamp_covers_the_files_it_calls_into() -> None:
+    stamp = events.read._cache._cache_file._source_stamp
+    assert stamp[0] == rules._shared()
+    assert stamp[1] == rules._digest(rules.Path(events.__file__))
+
+
+def test_a_changed_file_changes_the_stamp(monkeypatch) -> None:
+    before = rules._shared.__wrapped__()
+    monkeypatch.setattr(rules, "_digest", lambda path: "changed" if path.name == "number.py" else "same")
+    one = rules._shared.__wrapped__()
+    monkeypatch.setattr(rules, "_digest", lambda path: "same")
+    assert len({before, one, rules._shared.__wrapped__()}) == 3
