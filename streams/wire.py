@@ -177,7 +177,7 @@ def _from(columns: tuple[IntArray, IntArray], buffer: ByteArray, first_offset: i
     instants, spans = columns
     skip = int(np.searchsorted(instants[:, 0], first_offset))
     return Block(buffer, np.ascontiguousarray(instants[skip:, 0]), np.ascontiguousarray(instants[skip:, 1]),
-                 spans[skip:, :2], spans[skip:, 2:])
+                 np.ascontiguousarray(spans[skip:, :2]), np.ascontiguousarray(spans[skip:, 2:]))
 
 
 @compiled
