@@ -21,6 +21,10 @@ from agents.alerts.options import MAX_EVIDENCE, MAX_NAMED_VERSIONS, MAX_SIGNALS
 from agents.alerts.state import Clue, Incident, ModelState, Signal, Slot
 from schemas.alerts import Alert, Evidence
 
+#: How long a slot is kept after its incident. Topics are read apart after a crash: a drift event from before the end of
+#: an incident may come after the windows from behind it, and must not open another before that end.
+REMEMBERED_MS = 600_000
+
 RANK = {"info": 0, "warning": 1, "critical": 2}
 SILENCE = "silence"
 
@@ -86,8 +90,8 @@ def settle(state: ModelState, slot: Slot, now_ms: int, cooldown_ms: int, clues: 
 
 
 def idle(slot: Slot, now_ms: int, cooldown_ms: int) -> bool:
-    """True if the slot can be forgotten: nothing in it, and no cooldown that matters."""
-    return not slot.signals and slot.incident is None and now_ms > slot.resolved_ms + cooldown_ms
+    """True if the slot can be forgotten: nothing in it, no cooldown that matters, and no event from before its end."""
+    return not slot.signals and slot.incident is None and now_ms > slot.resolved_ms + max(cooldown_ms, REMEMBERED_MS)
 
 
 def _open(state: ModelState, slot: Slot, lead: Signal, now_ms: int, clues: Iterable[Clue]) -> None:

@@ -210,7 +210,7 @@ def test_trouble_that_goes_away_within_the_cooldown_stays_untold() -> None:
     failing_seconds(world, 60, 65, errors=20, count=100)
     failing_seconds(world, 65, 100, errors=0, count=100)
     assert failing_seconds(world, 100, 105, errors=20, count=100) == []
-    assert failing_seconds(world, 105, 400, errors=0, count=100) == []
+    assert failing_seconds(world, 105, 800, errors=0, count=100) == []
     assert world.model().slots == {}
 
 
