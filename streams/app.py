@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -17,7 +18,7 @@ import faust
 from faust.types import TP
 
 from streams import log, metrics
-from streams.batch import Decoder, Limits, decode_feedback
+from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback
 from streams.kafka import bootstrap_servers, client_options, ssl_context
 from streams.records import RecordBatch
 from streams.settings import Settings
@@ -56,6 +57,22 @@ class App(faust.App):
             await self.before_revoke_hook(revoked)
 
 
+class Timed:
+    """A decoder with its own stage: whichever agent needs a batch first decodes it for all."""
+
+    def __init__(self, run: Decoder, stage: str) -> None:
+        self.run = run
+        self.stage = stage
+        self.seconds = 0.0
+
+    def __call__(self, batch: RecordBatch) -> TelemetryBatch:
+        started = time.perf_counter()
+        with metrics.stage(self.stage):
+            found = self.run(batch)
+        self.seconds += time.perf_counter() - started
+        return found
+
+
 class Pipeline:
     """Agents, timers, state and checkpoints of one worker process."""
 
@@ -76,10 +93,11 @@ class Pipeline:
             send=self._send, ack=self._ack, commit=self._commit, written=self._written, start=self._start)
         limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
                         settings.max_age_ms, settings.max_ahead_ms)
-        self.decode = Decoder(limits)
-        self.decode.warm()
+        self.decode = Timed(Decoder(limits), "decode")
+        self.decode.run.warm()
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False
+        self._readers: Counter[str] = Counter()
         self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
 
     # -- what agents use ----------------------------------------------------------------------------
@@ -92,6 +110,8 @@ class Pipeline:
         """Run `handle(batch, partition)` for every batch of a topic: one at a time, acked at a checkpoint."""
         topic = self.app.topic(self.settings.topic(row.name), key_type=bytes, value_type=bytes,
                                key_serializer="raw", value_serializer="raw", allow_empty=True)
+
+        self._readers[topic.get_topic_name()] += 1
 
         async def run(stream: Any) -> None:
             async for event in stream.noack().events():
@@ -153,8 +173,10 @@ class Pipeline:
             return
         metrics.BATCH_EVENTS.labels(batch.topic).observe(len(batch))
         try:
-            with metrics.stage(name):
+            decoding = self.decode.seconds
+            with metrics.stage(name, lambda: self.decode.seconds - decoding):
                 await handle(batch, partition)
+            with metrics.stage("produce"):
                 await partition.flush()
         except asyncio.CancelledError:
             raise
@@ -164,6 +186,7 @@ class Pipeline:
             return
         partition.note(event)
         self._lag(batch)
+        batch.read(self._readers[batch.topic])
 
     async def _follows(self, name: str, batch: RecordBatch, partition: Partition) -> bool:
         """False for a batch before which others are missing; they are fetched again."""

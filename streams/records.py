@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 from streams.wire import Block
@@ -24,7 +23,6 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
 
 
-@dataclass(slots=True, eq=False)
 class RecordBatch:
     """Consecutive records of one partition, in offset order (gaps possible, never empty).
 
@@ -32,16 +30,23 @@ class RecordBatch:
     `columns` has the same records without an object for each.
     """
 
-    topic: str
-    partition: int
-    records: Sequence[Record]
-    fetched_from: int = -1
-    _decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _columns: Block | None = field(default=None, repr=False)
+    __slots__ = ("_columns", "_decoded", "_reads", "_size", "fetched_from", "first_offset", "last_offset", "partition",
+                 "records", "topic")
 
-    def __post_init__(self) -> None:
-        if self.fetched_from < 0:
-            self.fetched_from = self.records[0].offset
+    def __init__(self, topic: str, partition: int, records: Sequence[Record], fetched_from: int = -1) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.first_offset = int(records[0].offset)
+        self.last_offset = int(records[-1].offset)
+        self.fetched_from = fetched_from if fetched_from >= 0 else self.first_offset
+        self._size = len(records)
+        self._columns: Block | None = None
+        self._decoded: dict[Any, Any] = {}
+        self._reads = 0
+
+    def __len__(self) -> int:
+        return self._size
 
     @property
     def columns(self) -> Block:
@@ -49,19 +54,15 @@ class RecordBatch:
             self._columns = Block.of(self.records)
         return self._columns
 
-    @property
-    def first_offset(self) -> int:
-        return self.records[0].offset
-
-    @property
-    def last_offset(self) -> int:
-        return self.records[-1].offset
-
-    def __len__(self) -> int:
-        return len(self.records)
-
     def decoded(self, decode: Callable[[RecordBatch], T]) -> T:
         """`decode(self)`, computed by whoever asks first and shared by everyone after."""
         if decode not in self._decoded:
             self._decoded[decode] = decode(self)
         return cast(T, self._decoded[decode])
+
+    def read(self, readers: int) -> None:
+        """Say that an agent has done with it. With the last of `readers` its records go: acks wait for a checkpoint."""
+        self._reads += 1
+        if self._reads >= readers:
+            self.records, self._columns = (), None
+            self._decoded.clear()

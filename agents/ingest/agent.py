@@ -23,8 +23,7 @@ def register(pipeline: Pipeline) -> None:
             await partition.publish(topic, record.rejected_id, to_bytes(record), partition.number)
 
     async def telemetry(batch: RecordBatch, partition: Partition) -> None:
-        with metrics.stage("decode"):
-            events = batch.decoded(pipeline.decode)
+        events = batch.decoded(pipeline.decode)
         metrics.EVENTS.inc(len(events))
         if len(events):
             delay = time.time() - int(events.ts_ms.max()) / 1000
