@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from schemas.rejected import Reason, RejectedRecord
 from schemas.telemetry import Feedback, TelemetryEvent
@@ -161,8 +162,8 @@ class _Slow:
 
     def _array(self, value: bytes) -> None:
         try:
-            items: list[msgspec.Raw] = _RAW_ITEMS.decode(value)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            items = _items(value)
+        except ValueError as error:
             self._reject(_Fault("not_json", "", f"not a JSON array: {error}"[:512]), -1, value)
             return
         if len(items) > self.limits.max_events_per_record:
@@ -170,7 +171,7 @@ class _Slow:
                                 f"{self.limits.max_events_per_record}"), -1, value)
             return
         for position, item in enumerate(items):
-            self._event(bytes(item), position, position)
+            self._event(item, position, position)
 
     def _event(self, value: bytes, position: int, shown: int) -> None:
         try:
@@ -194,6 +195,18 @@ class _Slow:
         self.rejected.append(rejected_record(
             self.batch.topic, self.batch.partition, self.from_log, fault.reason, fault.field, fault.message, position,
             payload, self.limits.max_record_bytes))
+
+
+def _items(value: bytes) -> list[bytes]:
+    """The bytes of an array's items. With NaN or infinity in it they are written anew: it may be in one of them only.
+
+    Raises:
+        ValueError: it is no array.
+    """
+    try:
+        return [bytes(item) for item in _RAW_ITEMS.decode(value)]
+    except (msgspec.MsgspecError, RecursionError):
+        return [to_json(item, inf_nan_mode="constants") for item in from_json(value, allow_inf_nan=True)]
 
 
 def _contract(value: bytes) -> TelemetryEvent:

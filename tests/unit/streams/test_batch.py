@@ -173,6 +173,7 @@ def test_a_changed_byte_is_judged_as_the_contract_judges_it(value: bytes, at: in
     agree(value[:at] + put + value[at + cut:])
 
 
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(FIELD, JSON), min_size=1, max_size=5), st.sampled_from([",", " , ", "\n,\t"]))
 def test_an_array_is_read_as_its_events_one_by_one(changes: list[tuple[str, Any]], comma: str) -> None:
     items = [json.dumps(GOOD | {field: value}) for field, value in changes]
