@@ -36,6 +36,9 @@ BUFFERED_BATCHES = 8
 FETCH_BYTES = 4 * 1024 * 1024
 #: A last checkpoint that takes longer is given up; the log is read again instead.
 STOP_SECONDS = 10.0
+#: The share of the time in which snapshots may hold the event loop, and the longest that one is put off for it.
+SNAPSHOT_SHARE = 0.05
+MOST_CHECKPOINT_MS = 15_000
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 #: Few large batches of outputs and rows: brokers and their readers pay by the batch, the embedded one most of all.
 BATCH_BYTES = 1024 * 1024
@@ -98,7 +101,7 @@ class Pipeline:
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False
         self._readers: Counter[str] = Counter()
-        self.timer(settings.checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
+        self.timer(self._checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
 
     # -- what agents use ----------------------------------------------------------------------------
 
@@ -120,11 +123,12 @@ class Pipeline:
         run.__name__ = name
         self.app.agent(topic, name=name)(run)
 
-    def timer(self, interval_ms: int, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def timer(self, interval_ms: int | Callable[[], int], run: Callable[[], Coroutine[Any, Any, None]],
+              name: str) -> None:
         """Run a coroutine every `interval_ms`; one that raises stops the worker, which is then restarted."""
         async def tick() -> None:
             while not self.app.should_stop:
-                await self.app.sleep(interval_ms / 1000)
+                await self.app.sleep((interval_ms if isinstance(interval_ms, int) else interval_ms()) / 1000)
                 if self.app.should_stop:
                     return
                 try:
@@ -163,6 +167,11 @@ class Pipeline:
     def partitions(self) -> list[Partition]:
         """The partitions that this worker owns now."""
         return list(self.checkpointer.partitions.values())
+
+    def _checkpoint_ms(self) -> int:
+        """How long until the next checkpoint: longer where much changes, so that snapshots take their share only."""
+        share = int(self.checkpointer.held_seconds / SNAPSHOT_SHARE * 1000)
+        return max(self.settings.checkpoint_ms, min(share, MOST_CHECKPOINT_MS))
 
     # -- what keeps it exact ------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from streams.state.checkpoint import Partition
 from streams.topics import ANOMALIES, TELEMETRY
 
 NAME = "scoring"
+MAKE_ROOM_MS = 1_000
 
 
 def register(pipeline: Pipeline) -> None:
@@ -25,6 +26,14 @@ def register(pipeline: Pipeline) -> None:
         for anomaly in engine.run(batch.decoded(pipeline.decode), states, batch.topic):
             metrics.ANOMALIES.inc()
             await partition.publish(topic, anomaly.model, to_bytes(anomaly), batch.partition)
-        metrics.DETECTORS.set(sum(len(owned.states(NAME).live) for owned in pipeline.partitions))
+
+    async def make_room() -> None:
+        held = [owned.states(NAME) for owned in pipeline.partitions]
+        for states in held:
+            metrics.EVICTED.inc(states.shrink(pipeline.settings.max_detectors // len(held)))
+            metrics.RETURNED.inc(states.returned)
+            states.returned = 0
+        metrics.DETECTORS.set(sum(len(states.live) for states in held))
 
     pipeline.agent(NAME, TELEMETRY, score)
+    pipeline.timer(MAKE_ROOM_MS, make_room, "make room")

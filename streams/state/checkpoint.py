@@ -2,7 +2,7 @@
 
 A checkpoint, in this order:
 
-1. freeze: encode what changed, for every agent and partition (synchronous; nothing else runs)
+1. freeze: encode what changed, of all agents; partition by partition (synchronous: nothing else runs in between)
 2. wait until the broker has every output that was sent before the freeze
 3. write the rows: keys, then META, then deletions; wait until the broker has them; only then are they snapshots
 4. ack the batches that the freeze included; commit
@@ -119,6 +119,7 @@ class Checkpointer:
         self._lock = asyncio.Lock()
         self.partitions: dict[int, Partition] = {}
         self.last_success = time.monotonic()
+        self.held_seconds = 0.0         # how long the last checkpoint held the event loop
 
     def register(self, agent: str, codec: Codec[Any]) -> None:
         """Declare an agent's state."""
@@ -143,14 +144,26 @@ class Checkpointer:
         """Write everything that changed, then ack and commit what it includes."""
         async with self._lock:
             started = time.perf_counter()
-            frozen = [(partition, item) for partition in self.partitions.values() for item in partition.freeze()]
-            notes = [(partition, partition.take_notes()) for partition in self.partitions.values()]
-            metrics.SNAPSHOT_FREEZE_SECONDS.observe(time.perf_counter() - started)
+            frozen, notes = await self._freeze()
             await self._outputs([partition for partition, _ in notes])
             await self._write(frozen)
             if self._acked(notes):
                 await self._commit()
             self._report([item for _, item in frozen], started)
+
+    async def _freeze(self) -> tuple[list[tuple[Partition, Frozen]], list[tuple[Partition, list[Any]]]]:
+        """What changed, and the batches that it includes. Partitions are apart, so others run between them."""
+        frozen, notes = [], []
+        self.held_seconds = 0.0
+        for partition in list(self.partitions.values()):
+            started = time.perf_counter()
+            frozen += [(partition, item) for item in partition.freeze()]
+            notes.append((partition, partition.take_notes()))
+            held = time.perf_counter() - started
+            self.held_seconds += held
+            metrics.SNAPSHOT_FREEZE_SECONDS.observe(held)
+            await asyncio.sleep(0)
+        return frozen, notes
 
     async def persist(self, agent: str, partition: Partition) -> None:
         """Write one agent's changes in one partition at once, without acking anything."""

@@ -64,6 +64,7 @@ class KeyedStates(Generic[S]):
         self.dropped: set[str] = set()
         self._writing: Frozen | None = None
         self.closed = False
+        self.returned = 0       # entries made from their snapshots
 
     def entry(self, key: str) -> Entry[S]:
         """The key's entry: live, else from its snapshot, else new. New entries count once they are touched."""
@@ -75,6 +76,7 @@ class KeyedStates(Generic[S]):
             else:
                 row = rows.decode(data)
                 entry = Entry(key, self.codec.decode(key, row.payload), dict(row.fence))
+                self.returned += 1
             self.live[key] = entry
         return entry
 
@@ -82,7 +84,8 @@ class KeyedStates(Generic[S]):
         """Say that the state changed, and now includes `topic` up to `offset`."""
         if topic is not None and offset > entry.fence.get(topic, -1):
             entry.fence[topic] = offset
-        self.live[entry.key] = entry
+        self.live.pop(entry.key, None)
+        self.live[entry.key] = entry        # last: those touched longest ago come first
         self.dirty.add(entry.key)
         self.dropped.discard(entry.key)
 
@@ -98,6 +101,18 @@ class KeyedStates(Generic[S]):
         if key in self.dirty or key not in self.snapshots or (self._writing and key in self._writing.put_keys):
             return False
         return self.live.pop(key, None) is not None
+
+    def shrink(self, most: int) -> int:
+        """Evict keys, those touched longest ago first, until `most` are live or only changed ones are left.
+
+        Returns how many went.
+        """
+        gone = 0
+        for key in list(self.live):
+            if len(self.live) <= most:
+                break
+            gone += key != META and self.evict(key)
+        return gone
 
     def __contains__(self, key: str) -> bool:
         return key in self.live or (key in self.snapshots and not self._is_gone(key))

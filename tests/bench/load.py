@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -17,30 +18,49 @@ MODELS = 50
 FEATURES = 8
 ZIPF = 1.1
 EVENTS_PER_MS = 100
+CHUNK = 50_000
+SEED = 7
+
+#: (key, value) of a record.
+Item = tuple[bytes, bytes]
 
 
-def events(count: int, seed: int = 7) -> list[tuple[bytes, bytes]]:
-    """(key, value) of `count` events; models are zipf-distributed, time runs at 100,000 events a second."""
-    rng = np.random.default_rng(seed)
-    weights = 1 / np.arange(1, MODELS + 1) ** ZIPF
-    models = rng.choice(MODELS, size=count, p=weights / weights.sum()).tolist()
+def events(count: int, models: int = MODELS, seed: int = SEED) -> list[Item]:
+    """`count` events; models are zipf-distributed, time runs at 100,000 events a second up to now."""
+    start = int(time.time() * 1000) - count // EVENTS_PER_MS
+    return [item for first in range(0, count, CHUNK)
+            for item in _chunk(first, min(CHUNK, count - first), models, seed, start)]
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[Item]:
+    """The same events as arrays of `size` in a record, each of one model."""
+    waiting: dict[bytes, list[bytes]] = {}
+    for key, value in items:
+        held = waiting.setdefault(key, [])
+        held.append(value)
+        if len(held) == size:
+            yield key, b"[" + b",".join(waiting.pop(key)) + b"]"
+    for key, held in waiting.items():
+        yield key, b"[" + b",".join(held) + b"]"
+
+
+def _chunk(first: int, count: int, models: int, seed: int, start: int) -> Iterator[Item]:
+    rng = np.random.default_rng((seed, first))
+    weights = 1 / np.arange(1, models + 1) ** ZIPF
+    chosen = rng.choice(models, size=count, p=weights / weights.sum()).tolist()
     features = rng.standard_normal((count, FEATURES)).round(4).tolist()
     latency = rng.lognormal(1.5, 0.5, count).round(3).tolist()
-    start = int(time.time() * 1000) - count // EVENTS_PER_MS
     encode = msgspec.json.Encoder().encode
-    out = []
-    for number in range(count):
-        model = f"model-{models[number]:02d}"
-        out.append((model.encode(), encode({
+    for at in range(count):
+        number, model = first + at, f"model-{chosen[at]:02d}"
+        yield model.encode(), encode({
             "event_id": f"{seed}-{number}", "ts": start + number // EVENTS_PER_MS, "environment": "prod",
-            "model": model, "version": "1", "prediction": features[number][0], "confidence": 0.9,
-            "latency_ms": latency[number],
-            "features": {f"f{at}": value for at, value in enumerate(features[number])},
-            "metrics": {"tokens": number % 97, "cost": 0.25, "depth": number % 5}})))
-    return out
+            "model": model, "version": "1", "prediction": features[at][0], "confidence": 0.9,
+            "latency_ms": latency[at], "features": {f"f{place}": value for place, value in enumerate(features[at])},
+            "metrics": {"tokens": number % 97, "cost": 0.25, "depth": number % 5}})
 
 
-async def publish(settings: Settings, items: list[tuple[bytes, bytes]]) -> None:
+async def publish(settings: Settings, items: Iterable[Item]) -> None:
     """Send all of it, acknowledged."""
     producer = AIOKafkaProducer(**client_options(settings), linger_ms=20, max_batch_size=512 * 1024)
     await producer.start()

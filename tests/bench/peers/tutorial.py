@@ -1,6 +1,6 @@
 """Faust as its tutorial shows it: one event at a time, a pydantic model, River's half-space trees, three windows.
 
-Prints one line of JSON when it has seen TUTORIAL_EVENTS events: {"events": n, "seconds": s}.
+Prints one line of JSON when it has seen PEER_EVENTS events: {"events": n, "seconds": s}.
 """
 
 import json
@@ -13,11 +13,11 @@ from river import anomaly
 
 from schemas.telemetry import TelemetryEvent
 
-WANTED = int(os.environ["TUTORIAL_EVENTS"])
-app = faust.App("tutorial", broker=f"kafka://{os.environ['TUTORIAL_BROKER']}", store="memory://", web_enabled=False,
+WANTED = int(os.environ["PEER_EVENTS"])
+app = faust.App("tutorial", broker=f"kafka://{os.environ['PEER_BROKER']}", store="memory://", web_enabled=False,
                 topic_partitions=4, value_serializer="raw", consumer_auto_offset_reset="earliest",
                 topic_disable_leader=True)
-telemetry = app.topic(os.environ["TUTORIAL_TOPIC"], value_type=bytes)
+telemetry = app.topic(os.environ["PEER_TOPIC"], value_type=bytes)
 tables = [app.Table(f"window-{size}", default=float).tumbling(size, expires=600) for size in (1.0, 10.0, 60.0)]
 detectors: dict[str, anomaly.HalfSpaceTrees] = {}
 seen = 0

@@ -75,7 +75,7 @@ def troubled_log() -> list[Record]:
     return records(bodies)
 
 
-def test_cutting_the_stream_and_restoring_snapshots_changes_no_anomaly() -> None:
+def test_cutting_the_stream_restoring_snapshots_and_evicting_keys_changes_no_anomaly() -> None:
     log, rng = troubled_log(), np.random.default_rng(2)
     engine = ScoringEngine(OPTIONS)
     whole_states = fresh(engine)
@@ -89,7 +89,10 @@ def test_cutting_the_stream_and_restoring_snapshots_changes_no_anomaly() -> None
                 found += run(engine, states, [log[i] for i in part])
             if rng.random() < 0.5:
                 states.written(states.freeze(1))
-                states = fresh(engine, snapshots)
+                if rng.random() < 0.5:
+                    assert states.shrink(1)
+                else:
+                    states = fresh(engine, snapshots)
         assert found == whole
         states.written(states.freeze(1))
         whole_states.dirty.update(whole_states.live)

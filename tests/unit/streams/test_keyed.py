@@ -72,6 +72,19 @@ def test_an_evicted_key_comes_back_from_its_snapshot() -> None:
     assert held.entry("a").state["n"] == 2
 
 
+def test_the_keys_touched_longest_ago_make_room_unless_they_changed() -> None:
+    held = states()
+    for key in "abcd":
+        add(held, key, 0)
+    held.written(held.freeze(1))
+    add(held, "a", 1)
+    assert held.shrink(2) == 2
+    assert list(held.live) == ["d", "a"]
+    assert held.shrink(0) == 1, "a changed since its snapshot"
+    assert held.entry("b").state["n"] == 1
+    assert held.returned == 1
+
+
 def test_a_dropped_key_starts_anew() -> None:
     held = states()
     add(held, "a", 0)

@@ -1,0 +1,72 @@
+"""How speed and memory follow the number of models, 10 to 10,000; events one a record, and 100 a record.
+
+Memory is what the worker holds at the end, less what it held before the first event, by model that was seen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from support import until
+
+from infra.embedded.broker import TansuBroker
+from tests.bench.load import batched, events
+from tests.bench.world import filled, machine, rate, resident_bytes, running
+
+MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
+EVENTS = {True: 10_000, False: 500_000}
+IN_A_RECORD = 100
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Run, print a table, return the figures by number of models."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        empty = _empty(Path(folder))
+        for models in MODELS[quick]:
+            found[str(models)] = _measure(models, EVENTS[quick], empty, Path(folder))
+    _print(found)
+    return {"bench": "scale", "quick": quick, "events": EVENTS[quick], "machine": machine()} | {
+        name: {models: figures[name] for models, figures in found.items()} for name in next(iter(found.values()))}
+
+
+def _empty(folder: Path) -> int:
+    """What a worker holds before the first event."""
+    with filled([], folder) as broker, running(broker, folder) as worker:
+        worker.wait_ready(120)
+        return resident_bytes(worker)
+
+
+def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, float]:
+    load = events(count, models)
+    seen = len({key for key, _ in load})
+    with filled(load, folder) as broker:
+        figures = _one_by_one(broker, count, seen, empty, folder)
+    with filled(list(batched(load, IN_A_RECORD)), folder) as broker, running(broker, folder) as worker:
+        figures["batched_events_per_s"] = round(rate([worker], count))
+    return figures
+
+
+def _one_by_one(broker: TansuBroker, count: int, seen: int, empty: int, folder: Path) -> dict[str, float]:
+    with running(broker, folder) as worker:
+        found = rate([worker], count)
+        until(lambda: worker.metric("streamgauge_snapshot_rows") > 0, 60, "a snapshot")
+        return {"events_per_s": round(found), "bytes_per_model": round((resident_bytes(worker) - empty) / seen),
+                "models_seen": seen, "snapshot_bytes": round(worker.metric("streamgauge_snapshot_bytes")),
+                "snapshot_seconds": round(worker.metric("streamgauge_snapshot_seconds_sum")
+                                          / max(1.0, worker.metric("streamgauge_snapshot_seconds_count")), 3)}
+
+
+def _print(found: dict[str, dict[str, float]]) -> None:
+    table = Table(title=f"Scale; {machine()}")
+    for column in ("models", "events/s", "events/s, 100 a record", "kB a model", "snapshot, MB", "snapshot, s"):
+        table.add_column(column, justify="right")
+    for models, row in found.items():
+        table.add_row(f"{int(models):,}", f"{row['events_per_s']:,}", f"{row['batched_events_per_s']:,}",
+                      f"{row['bytes_per_model'] / 1e3:,.0f}", f"{row['snapshot_bytes'] / 1e6:,.1f}",
+                      f"{row['snapshot_seconds']:,.2f}")
+    Console().print(table)

@@ -1,0 +1,103 @@
+"""What benchmarks share: a full broker on one core, a worker on the other, and how a rate is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import Worker, until
+
+from infra.embedded.broker import TansuBroker
+from streams.kafka import create_topics
+from streams.settings import PREFIX, Settings
+from tests.bench.load import Item, publish
+
+WORKER_CORE, BROKER_CORE = 0, 1
+#: A look at a worker's page costs it a millisecond.
+LOOK_SECONDS = 0.1
+
+
+def machine() -> str:
+    """What ran it."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.processor())
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process on a core, where there are two."""
+    if (os.cpu_count() or 1) > core:
+        os.sched_setaffinity(pid, {core})
+
+
+@contextmanager
+def filled(load: Sequence[Item], folder: Path) -> Iterator[TansuBroker]:
+    """A broker that holds the load in its topic of telemetry."""
+    with TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
+        pin(broker.pid, BROKER_CORE)
+        asyncio.run(_fill(Settings(kafka_url=broker.url), load))
+        yield broker
+
+
+async def _fill(settings: Settings, load: Sequence[Item]) -> None:
+    await create_topics(settings)
+    await publish(settings, load)
+
+
+@contextmanager
+def running(broker: TansuBroker, folder: Path, core: int = WORKER_CORE, **settings: object) -> Iterator[Worker]:
+    """A worker with everything on, pinned to a core."""
+    log = folder / f"worker-{time.monotonic_ns()}.log"
+    worker = Worker({f"{PREFIX}KAFKA_URL": broker.url, f"{PREFIX}LOG_LEVEL": "warning",
+                     f"{PREFIX}DATA_DIR": str(folder / log.stem)}
+                    | {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}, log)
+    worker.start()
+    assert worker.process is not None
+    pin(worker.process.pid, core)
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def rate(workers: Sequence[Worker], total: int) -> float:
+    """Events a second of workers, from their first batch to their last; start-up is left out."""
+    until(lambda: _done(workers) > 0, 180, "the first batch")
+    first, began = _done(workers), time.perf_counter()
+    done = first
+    while done < total:
+        for worker in workers:
+            assert not worker.died(), worker.log.read_text()[-2000:]
+        time.sleep(LOOK_SECONDS)
+        done = _done(workers)
+    return (total - first) / max(time.perf_counter() - began, 1e-9)
+
+
+def _done(workers: Sequence[Worker]) -> float:
+    return sum(worker.metric("streamgauge_events_total") for worker in workers)
+
+
+def stages(worker: Worker, total: int) -> dict[str, float]:
+    """Microseconds an event by stage, from the worker's own counters; `snapshot` is what holds the event loop."""
+    found = {}
+    for line in worker.get("/metrics")[1].splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("streamgauge_stage_seconds_sum"):
+            found[name.split('"')[1]] = round(float(value) / total * 1e6, 3)
+        elif name == "streamgauge_snapshot_freeze_seconds_sum":
+            found["snapshot"] = round(float(value) / total * 1e6, 3)
+    return found
+
+
+def resident_bytes(worker: Worker) -> int:
+    """Memory that a worker holds."""
+    assert worker.process is not None
+    for line in Path(f"/proc/{worker.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS in /proc")
