@@ -7,6 +7,8 @@ ARGS   ?=
 # Stamps, so that a second `make run` starts at once.
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
+# The benchmark's peers have an environment of their own: their requirements and ours exclude each other.
+PEERS  := .venv-peers/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
           --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt
@@ -35,16 +37,18 @@ test-kafka: $(DEV) ## Run the broker tests on Apache Kafka, fetched by Maven (ne
 	@infra/kafka/fetch.sh
 	@infra/kafka/run.sh $(BIN)/python -m pytest -q -m kafka $(ARGS)
 
-bench: $(DEV) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
+bench: $(DEV) $(PEERS) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
 	@$(BIN)/python -m tests.bench $(or $(ARGS),throughput)
 
-lock: $(DEV) ## Resolve the dependencies anew into the three hashed locks (ARGS: --upgrade, or -P package)
+lock: $(DEV) ## Resolve the dependencies anew into the hashed locks (ARGS: --upgrade, or -P package)
 	@$(LOCK) $(ARGS) --extra embedded -o requirements.lock
 	@$(LOCK) $(ARGS) --extra embedded --extra dev -c requirements.lock -o requirements-dev.lock
 	@$(LOCK) $(ARGS) -c requirements.lock -o requirements-prod.lock
+	@$(subst pyproject.toml infra/build-requirements.txt,tests/bench/peers/requirements.in,$(LOCK)) $(ARGS) \
+	  -o tests/bench/peers/requirements.lock
 
 clean: ## Remove the environment, caches and builds; data in .streamgauge stays
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock pyproject.toml
@@ -54,6 +58,13 @@ $(RUN): requirements.lock pyproject.toml
 $(DEV): requirements-dev.lock pyproject.toml
 	@$(call install,requirements-dev.lock)
 	@touch $(RUN) $@
+
+$(PEERS): tests/bench/peers/requirements.lock
+	@echo "Installing $< into .venv-peers, once ..."
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r $< || \
+	  echo "The peers could not be installed; the benchmark goes on without them"
+	@touch $@
 
 # The lock holds the build's own requirements too, so that nothing without a hash is installed.
 define install

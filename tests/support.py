@@ -31,14 +31,14 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+def until(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.05) -> Any:
     """The first true answer of `condition`, or an error that says what did not happen."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = condition()
         if answer:
             return answer
-        time.sleep(0.05)
+        time.sleep(every)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

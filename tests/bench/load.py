@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -19,6 +20,7 @@ FEATURES = 8
 ZIPF = 1.1
 EVENTS_PER_MS = 100
 CHUNK = 50_000
+GROUPS = 32
 SEED = 7
 
 #: (key, value) of a record.
@@ -33,15 +35,16 @@ def events(count: int, models: int = MODELS, seed: int = SEED) -> list[Item]:
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[Item]:
-    """The same events as arrays of `size` in a record, each of one model."""
-    waiting: dict[bytes, list[bytes]] = {}
+    """The same events as arrays of `size` in a record, as gateways send them: of several models."""
+    waiting: dict[int, list[bytes]] = {}
     for key, value in items:
-        held = waiting.setdefault(key, [])
+        group = zlib.crc32(key) % GROUPS
+        held = waiting.setdefault(group, [])
         held.append(value)
         if len(held) == size:
-            yield key, b"[" + b",".join(waiting.pop(key)) + b"]"
-    for key, held in waiting.items():
-        yield key, b"[" + b",".join(held) + b"]"
+            yield b"group-%d" % group, b"[" + b",".join(waiting.pop(group)) + b"]"
+    for group, held in waiting.items():
+        yield b"group-%d" % group, b"[" + b",".join(held) + b"]"
 
 
 def _chunk(first: int, count: int, models: int, seed: int, start: int) -> Iterator[Item]:

@@ -18,7 +18,7 @@ from tests.bench.load import batched, events
 from tests.bench.world import filled, machine, rate, resident_bytes, running
 
 MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
-EVENTS = {True: 10_000, False: 500_000}
+EVENTS = {True: 60_000, False: 500_000}
 IN_A_RECORD = 100
 
 
