@@ -12,7 +12,7 @@ from agents.retraining import agent as retraining
 from agents.scoring import agent as scoring
 from streams import log, runner
 from streams.settings import Settings
-from streams.stores.sinks import AlertRelay, HistorySink, HotView
+from streams.stores.sinks import AlertRelay, AnomalyRelay, HistorySink, HotView
 
 logger = log.get(__name__)
 ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register, alerts.register,
@@ -25,7 +25,7 @@ def sinks(settings: Settings) -> list[runner.Sink]:
     if settings.database_url.get_secret_value():
         found.append(HistorySink(settings))
     if settings.redis_url.get_secret_value():
-        found += [AlertRelay(settings), HotView(settings)]
+        found += [AlertRelay(settings), AnomalyRelay(settings), HotView(settings)]
     return found
 
 

@@ -111,6 +111,8 @@ class Settings(BaseSettings):
     api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
     alert_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Alerts kept in Redis for sockets to resume from")
+    anomaly_stream_length: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="Anomalies kept in Redis for sockets to resume from")
     socket_queue: Annotated[int, Field(ge=1)] = Field(
         1_000, description="Messages that wait for a slow socket; then it is told what it missed")
     heartbeat_ms: Annotated[int, Field(ge=100)] = Field(15_000, description="Milliseconds between two heartbeats")

@@ -135,9 +135,9 @@ class Gateway:
         return answer.json()
 
     @asynccontextmanager
-    async def socket(self, **query: Any) -> AsyncIterator[Socket]:
+    async def socket(self, path: str = "alerts", **query: Any) -> AsyncIterator[Socket]:
         """An open socket that has not read anything."""
-        address = f"{self.page.replace('http', 'ws')}/ws/alerts?{urlencode(query)}"
+        address = f"{self.page.replace('http', 'ws')}/ws/{path}?{urlencode(query)}"
         async with connect(address, additional_headers={"Authorization": f"Bearer {TOKEN}"}, proxy=None) as line:
             yield Socket(line)
 

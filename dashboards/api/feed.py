@@ -1,4 +1,4 @@
-"""One reader of the Redis stream for all sockets, and a bounded queue for each of them."""
+"""One reader of a Redis stream for all sockets, and a bounded queue for each of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from dashboards.api import metrics
 from streams import log
-from streams.stores.redis import Hot
+from streams.stores.redis import Stream
 
 logger = log.get(__name__)
 BLOCK_MS = 5_000
@@ -26,7 +26,7 @@ _PLACE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
 
 class Place(NamedTuple):
-    """A place in the stream; they compare as the alerts came."""
+    """A place in the stream; they compare as the entries came."""
 
     ms: int
     number: int
@@ -52,19 +52,19 @@ def place(text: str) -> Place:
 
 
 class Item(NamedTuple):
-    """An alert of the stream, and the message that carries it, rendered once for all sockets."""
+    """An entry of the stream, and the message that carries it, rendered once for all sockets."""
 
     place: Place
-    alert: dict[str, Any]
+    body: dict[str, Any]
     text: str
 
 
 class Page(NamedTuple):
-    """A stretch of the stream: its alerts, the place of the last entry looked at, and a gap before them, if any."""
+    """A stretch of the stream: its items, the place of the last entry looked at, and a gap before them, if any."""
 
     items: list[Item]
     end: Place
-    #: The oldest alert that is kept, if some between it and where the page began may be gone.
+    #: The oldest that is kept, if some between it and where the page began may be gone.
     oldest: Place | None
 
 
@@ -76,9 +76,10 @@ class Filter:
     model: str = ""
     severity: str = "info"
 
-    def wants(self, alert: dict[str, Any]) -> bool:
-        return (self.environment in ("", alert["environment"]) and self.model in ("", alert["model"])
-                and SEVERITIES[alert["severity"]] >= SEVERITIES[self.severity])
+    def wants(self, body: dict[str, Any]) -> bool:
+        """True if it passes. What has no severity, as anomalies, is information."""
+        return (self.environment in ("", body["environment"]) and self.model in ("", body["model"])
+                and SEVERITIES[body.get("severity", "info")] >= SEVERITIES[self.severity])
 
 
 @dataclass(eq=False)
@@ -87,6 +88,7 @@ class Subscriber:
 
     filter: Filter
     most: int
+    kind: str
     after: Place = ZERO
     items: deque[Item] = field(default_factory=deque)
     missed: list[Place] = field(default_factory=list)
@@ -94,16 +96,16 @@ class Subscriber:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offer(self, item: Item) -> None:
-        """Queue an alert unless it is filtered, sent already, or there is no room.
+        """Queue an item unless it is filtered, sent already, or there is no room.
 
         After a first drop nothing is queued until the socket was told, so that what it reads stays in order.
         """
-        if item.place <= self.after or not self.filter.wants(item.alert):
+        if item.place <= self.after or not self.filter.wants(item.body):
             return
         if self.missed_count or len(self.items) >= self.most:
             self.missed_count += 1
             self.missed = [self.missed[0] if self.missed else item.place, item.place]
-            metrics.MISSED.inc()
+            metrics.MISSED.labels(self.kind).inc()
         else:
             self.items.append(item)
         self.ready.set()
@@ -120,10 +122,11 @@ class Subscriber:
 
 
 class Feed:
-    """Reads the stream from its end on, and hands every alert to every subscriber."""
+    """Reads a stream from its end on, and hands every entry to every subscriber."""
 
-    def __init__(self, hot: Hot) -> None:
-        self.hot = hot
+    def __init__(self, client: Any, stream: Stream) -> None:
+        self.client = client
+        self.stream = stream
         #: Everything up to here was handed out.
         self.last = ZERO
         self.subscribers: set[Subscriber] = set()
@@ -145,13 +148,13 @@ class Feed:
         return self._task is not None and not self._task.done()
 
     async def newest(self) -> Place:
-        """The place of the newest alert; 0-0 of an empty stream. Waits until the reader has begun.
+        """The place of the newest entry; 0-0 of an empty stream. Waits until the reader has begun.
 
         Raises:
             RedisError, OSError: Redis is away.
         """
         await self._started.wait()
-        found = await self.hot.client.xrevrange(self.hot.stream, count=1)
+        found = await self.client.xrevrange(self.stream.key, count=1)
         return place(found[0][0]) if found else ZERO
 
     async def between(self, after: Place, last: Place | None = None, count: int = PAGE) -> Page:
@@ -160,10 +163,10 @@ class Feed:
         Raises:
             RedisError, OSError: Redis is away.
         """
-        pipe = self.hot.client.pipeline(transaction=True)
-        pipe.xrange(self.hot.stream, count=1)
-        pipe.xinfo_stream(self.hot.stream)
-        pipe.xrange(self.hot.stream, min=f"({after}", max=str(last) if last else "+", count=count)
+        pipe = self.client.pipeline(transaction=True)
+        pipe.xrange(self.stream.key, count=1)
+        pipe.xinfo_stream(self.stream.key)
+        pipe.xrange(self.stream.key, min=f"({after}", max=str(last) if last else "+", count=count)
         first, info, found = await pipe.execute(raise_on_error=False)
         for answer in (first, found):
             if isinstance(answer, Exception):
@@ -171,10 +174,10 @@ class Feed:
         if isinstance(info, Exception):         # there is no stream yet
             return Page([], after, None)
         end = place(found[-1][0]) if found else after
-        return Page([item for entry in found if (item := _item(entry))], end, self._gap(after, first, info))
+        return Page([item for entry in found if (item := self._item(entry))], end, self._gap(after, first, info))
 
     def _gap(self, after: Place, first: Any, info: Any) -> Place | None:
-        ever = int(info.get("entries-added", self.hot.length + 1))      # Redis 6 does not say
+        ever = int(info.get("entries-added", self.stream.length + 1))      # Redis 6 does not say
         oldest = place(first[0][0]) if first else ZERO
         return oldest if ZERO != after < oldest and ever > int(info["length"]) else None
 
@@ -183,39 +186,39 @@ class Feed:
         while True:
             try:
                 if not self._started.is_set():
-                    found = await self.hot.client.xrevrange(self.hot.stream, count=1)
+                    found = await self.client.xrevrange(self.stream.key, count=1)
                     self.last = place(found[0][0]) if found else ZERO
                     self._started.set()
                 await self._next()
-                metrics.STREAM_UP.set(1)
+                metrics.STREAM_UP.labels(self.stream.kind).set(1)
                 if away:
-                    logger.info("stream.back")
+                    logger.info("stream.back", stream=self.stream.kind)
                 away = False
             except AWAY as error:
-                metrics.STREAM_UP.set(0)
+                metrics.STREAM_UP.labels(self.stream.kind).set(0)
                 if not away:
-                    logger.warning("stream.away", error=type(error).__name__)
+                    logger.warning("stream.away", stream=self.stream.kind, error=type(error).__name__)
                 away = True
                 await asyncio.sleep(RETRY_S)
 
     async def _next(self) -> None:
-        found = await self.hot.client.xread({self.hot.stream: str(self.last)}, block=BLOCK_MS, count=PAGE)
+        found = await self.client.xread({self.stream.key: str(self.last)}, block=BLOCK_MS, count=PAGE)
         for _, entries in found or []:
             for entry in entries:
                 self.last = place(entry[0])
-                item = _item(entry)
+                item = self._item(entry)
                 if item is not None:
                     for subscriber in self.subscribers:
                         subscriber.offer(item)
 
-
-def _item(entry: Any) -> Item | None:
-    """None of an entry that is no alert: somebody else's, in our stream."""
-    try:
-        body = entry[1]["alert"]
-        alert = json.loads(body)
-        Filter().wants(alert)
-    except (KeyError, TypeError, ValueError):
-        logger.warning("stream.entry_skipped", id=str(entry[0]))
-        return None
-    return Item(place(entry[0]), alert, f'{{"type":"alert","id":"{entry[0]}","alert":{body}}}')
+    def _item(self, entry: Any) -> Item | None:
+        """None of an entry that is none of ours: somebody else's, in our stream."""
+        kind = self.stream.kind
+        try:
+            text = entry[1][kind]
+            body = json.loads(text)
+            Filter().wants(body)
+        except (KeyError, TypeError, ValueError):
+            logger.warning("stream.entry_skipped", id=str(entry[0]))
+            return None
+        return Item(place(entry[0]), body, f'{{"type":"{kind}","id":"{entry[0]}","{kind}":{text}}}')

@@ -164,8 +164,8 @@ async def stream(request: Request,
         raise _unclear("bad_id", str(error)) from None
     before = first._replace(number=first.number - 1) if first.number else first._replace(
         ms=max(0, first.ms - 1), number=(1 << 64) - 1 if first.ms else 0)
-    page = await request.app.state.feed.between(before, last, limit)
-    return {"alerts": [{"id": str(item.place), "alert": item.alert} for item in page.items],
+    page = await request.app.state.feeds["alert"].between(before, last, limit)
+    return {"alerts": [{"id": str(item.place), "alert": item.body} for item in page.items],
             "trimmed": page.oldest is not None and (last is None or first < page.oldest)}
 
 

@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Streamgauge", version="0.1.0", openapi_url=None, docs_url=None, redoc_url=None,
                   lifespan=_lifespan,
                   description="Incidents, alerts, drift and metrics of machine-learning models in production. "
-                              "Live alerts: WebSocket /ws/alerts. Errors are {code, message}.")
+                              "Live: WebSockets /ws/alerts and /ws/anomalies. Errors are {code, message}.")
     app.state.settings = settings
     app.state.token = api_token(settings)
     app.state.history = None
@@ -88,15 +88,18 @@ def _documents(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.hot = hot.Hot(hot.connect(settings), settings)
-    app.state.feed = Feed(app.state.hot)
-    await app.state.feed.start()
+    app.state.feeds = {stream.kind: Feed(app.state.hot.client, stream)
+                       for stream in (app.state.hot.alerts, app.state.hot.anomalies)}
+    for feed in app.state.feeds.values():
+        await feed.start()
     connecting = asyncio.create_task(_connect(app))
     try:
         yield
     finally:
         connecting.cancel()
         await asyncio.gather(connecting, return_exceptions=True)
-        await app.state.feed.stop()
+        for feed in app.state.feeds.values():
+            await feed.stop()
         with contextlib.suppress(OSError):
             await app.state.hot.client.aclose()
         if app.state.history is not None:
@@ -142,11 +145,11 @@ async def _wrong(app: FastAPI) -> list[str]:
         await app.state.history.ready()
 
     async def reader() -> None:
-        if not app.state.feed.alive:
+        if not all(feed.alive for feed in app.state.feeds.values()):
             raise LookupError("its reader has ended; restart the gateway")
 
     answers = await asyncio.gather(ask("Redis", app.state.hot.client.ping), ask("PostgreSQL", database),
-                                   ask("The alert stream", reader))
+                                   ask("A stream", reader))
     return [answer for answer in answers if answer]
 
 

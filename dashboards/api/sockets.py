@@ -1,10 +1,12 @@
-"""`/ws/alerts`: filtered alerts, resumed from the last id without a gap or a double, with heartbeats.
+"""`/ws/alerts` and `/ws/anomalies`: filtered, resumed from the last id without a gap or a double, with heartbeats.
 
-Query: environment, model, severity (the least), last_id (0: everything kept; absent: only what comes from now on).
+Query: environment, model, severity (the least; alerts have one), last_id (0: everything kept; absent: only what comes
+from now on).
 Messages, each one JSON object:
 
-    hello      last_id (the newest alert now), heartbeat_ms
-    alert      id, alert
+    hello      last_id (the newest now), heartbeat_ms
+    alert      id, alert (the message of the topic `alerts`)
+    anomaly    id, anomaly (the message of the topic `anomalies`)
     heartbeat  ts, last_id: everything up to it was sent
     missed     reason (slow: the queue was full; trimmed: no longer kept), count (null if unknown), from_id, to_id
 
@@ -36,7 +38,17 @@ T = TypeVar("T")
 
 @router.websocket("/ws/alerts")
 async def alerts(socket: WebSocket) -> None:
-    """Send what the filter wants until the socket goes."""
+    """Alerts, until the socket goes."""
+    await _open(socket, "alert")
+
+
+@router.websocket("/ws/anomalies")
+async def anomalies(socket: WebSocket) -> None:
+    """Anomalous events, until the socket goes."""
+    await _open(socket, "anomaly")
+
+
+async def _open(socket: WebSocket, kind: str) -> None:
     state, query = socket.app.state, socket.query_params
     if not socket_allowed(socket, state.token):
         await _deny(socket, 401, "unauthorized", f"{HELP}; or ?token=, or the subprotocol bearer.TOKEN")
@@ -52,7 +64,7 @@ async def alerts(socket: WebSocket) -> None:
         return
     wanted = Filter(query.get("environment", ""), query.get("model", ""), severity)
     await socket.accept(subprotocol=socket_protocol(socket))
-    await _serve(Line(socket, state.feed, Subscriber(wanted, state.settings.socket_queue),
+    await _serve(Line(socket, state.feeds[kind], Subscriber(wanted, state.settings.socket_queue, kind),
                       state.settings.heartbeat_ms), after)
 
 
@@ -121,7 +133,7 @@ class Line:
                 await self.socket.send_json({"type": "missed", "reason": "trimmed", "count": None,
                                              "from_id": str(after), "to_id": str(page.oldest)})
             for item in page.items:
-                if self.subscriber.filter.wants(item.alert):
+                if self.subscriber.filter.wants(item.body):
                     await self._send(item)
             after = page.end if page.end != after else max(after, seen)
             if after >= self.feed.last:
@@ -154,4 +166,4 @@ class Line:
 
     async def _send(self, item: Item) -> None:
         await self.socket.send_text(item.text)
-        metrics.SENT.inc()
+        metrics.SENT.labels(self.feed.stream.kind).inc()

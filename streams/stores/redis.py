@@ -1,9 +1,10 @@
-"""Redis: the alert stream that sockets resume from, open incidents, and the newest windows of every series.
+"""Redis: the streams of alerts and anomalies that sockets resume from, open incidents, and the newest windows of every series.
 
 All keys begin with `PREFIX` and the topics' prefix:
 
     alerts              stream   one entry an alert: alert = JSON
-    seen:ALERT_ID       string   the alert is on the stream
+    anomalies           stream   one entry an anomaly: anomaly = JSON
+    seen:ID             string   the alert or anomaly is on its stream
     incidents:open      hash     incident id -> its newest alert
     window:SIZE:SERIES  hash     PARTITION:start, :count, :body of the newest closed window
     score:SERIES        string   the newest anomaly
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio as redis
 
@@ -31,8 +32,12 @@ from streams.windows.sketch import quantile
 PREFIX = "streamgauge:"
 #: An alert id is remembered for this long; a repeat within it is dropped.
 DEDUPE_SECONDS = 7 * 24 * 3600
+#: The same of an anomaly id, of which there may be very many.
+ANOMALY_DEDUPE_SECONDS = 600
 #: A series without windows for this long leaves the hot view.
 HOT_SECONDS = 3600
+#: Redis does nothing else meanwhile.
+_APPEND_AT_ONCE = 200
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 10
 
 # KEYS: dedupe key, stream, open incidents. ARGV: body, state, incident id, dedupe seconds, stream length.
@@ -41,6 +46,15 @@ if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[4]) then return false en
 if ARGV[2] == 'resolved' then redis.call('HDEL', KEYS[3], ARGV[3])
 else redis.call('HSET', KEYS[3], ARGV[3], ARGV[1]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'alert', ARGV[1])
+"""
+
+# KEYS: stream, then a dedupe key each. ARGV: dedupe seconds, stream length, then a body each.
+_APPEND_NEW = """
+for at = 2, #KEYS do
+  if redis.call('SET', KEYS[at], '1', 'NX', 'EX', ARGV[1]) then
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'anomaly', ARGV[at + 1])
+  end
+end
 """
 
 # KEYS: window, series. ARGV: partition, start ms, count, body, seconds, series, now ms.
@@ -68,6 +82,14 @@ def series_of(subject: Subject | WindowRecord) -> str:
     return "|".join((subject.environment, subject.model, subject.version, subject.component))
 
 
+class Stream(NamedTuple):
+    """A stream: its key, the field of an entry that holds its JSON, and how many entries are kept."""
+
+    key: str
+    kind: str
+    length: int
+
+
 class Hot:
     """Everything this project keeps in Redis, under one prefix."""
 
@@ -75,12 +97,13 @@ class Hot:
                  now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self.client: Any = client      # the client's own types cover bytes and text alike; here it is text
         self.prefix = f"{PREFIX}{settings.topic_prefix}"
-        self.stream = f"{self.prefix}alerts"
+        self.alerts = Stream(f"{self.prefix}alerts", "alert", settings.alert_stream_length)
+        self.anomalies = Stream(f"{self.prefix}anomalies", "anomaly", settings.anomaly_stream_length)
         self.open_incidents = f"{self.prefix}incidents:open"
         self.known_series = f"{self.prefix}series"
-        self.length = settings.alert_stream_length
         self._now_ms = now_ms
         self._append = client.register_script(_APPEND)
+        self._append_new: Any = client.register_script(_APPEND_NEW)
         self._put: Any = client.register_script(_PUT)
 
     async def append_alert(self, alert: Alert) -> str | None:
@@ -89,9 +112,17 @@ class Hot:
         All or nothing: the dedupe key, the stream and the open incidents change together.
         """
         place: Any = await self._append(
-            keys=[f"{self.prefix}seen:{alert.alert_id}", self.stream, self.open_incidents],
-            args=[alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, self.length])
+            keys=[f"{self.prefix}seen:{alert.alert_id}", self.alerts.key, self.open_incidents],
+            args=[alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, self.alerts.length])
         return str(place) if place else None
+
+    async def append_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
+        """Put anomalies on their stream, each once by its id, in this order."""
+        for first in range(0, len(anomalies), _APPEND_AT_ONCE):
+            some = anomalies[first:first + _APPEND_AT_ONCE]
+            await self._append_new(
+                keys=[self.anomalies.key, *(f"{self.prefix}seen:{anomaly.anomaly_id}" for anomaly in some)],
+                args=[ANOMALY_DEDUPE_SECONDS, self.anomalies.length, *(anomaly.model_dump_json() for anomaly in some)])
 
     async def open_alerts(self) -> list[dict[str, Any]]:
         """The newest alert of every incident that is open or escalated."""

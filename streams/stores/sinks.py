@@ -1,4 +1,4 @@
-"""The three sinks. Each has its own consumer group, so that a store that is away holds up nobody else."""
+"""The four sinks. Each has its own consumer group, so that a store that is away holds up nobody else."""
 
 from __future__ import annotations
 
@@ -87,6 +87,19 @@ class AlertRelay(RedisSink):
                 await store.append_alert(alert)
 
         return {ALERTS.name: append}
+
+
+class AnomalyRelay(RedisSink):
+    """Anomalies onto their Redis stream. Apart from the alerts, which no storm of anomalies may hold up."""
+
+    name = "anomalies"
+    fetch_wait_ms = 50
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, [ANOMALIES])
+
+    async def open(self) -> Mapping[str, Write]:
+        return {ANOMALIES.name: (await self._connect()).append_anomalies}
 
 
 class HotView(RedisSink):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores_world import Gateway, an_alert, eventually, gateway, opened, world
+from stores_world import Gateway, an_alert, an_anomaly, eventually, gateway, opened, world
 from websockets.exceptions import InvalidStatus
 
 from streams.settings import Settings
@@ -36,7 +36,7 @@ def ids(*numbers: int) -> list[str]:
 
 async def subscribed(running: Gateway, count: int = 1) -> None:
     async def there() -> bool:
-        return len(running.app.state.feed.subscribers) == count
+        return len(running.app.state.feeds["alert"].subscribers) == count
 
     await eventually(there, "subscribed")
 
@@ -119,7 +119,7 @@ async def test_a_socket_that_does_not_read_is_bounded_and_told_what_it_missed(se
     async with gateway(small) as running, running.socket() as line:
         await line.next()
         await subscribed(running)
-        [subscriber] = running.app.state.feed.subscribers
+        [subscriber] = running.app.state.feeds["alert"].subscribers
         total, longest = 3_000, 0
         for number in range(total):
             await hot.append_alert(an_alert(number, detail="x" * 500))
@@ -135,8 +135,8 @@ async def test_a_socket_that_does_not_read_is_bounded_and_told_what_it_missed(se
 
 async def test_a_place_that_is_no_longer_kept_is_told(settings: Settings, hot: Hot) -> None:
     await add(hot, *range(10))
-    first = (await hot.client.xrange(hot.stream, count=1))[0][0]
-    await hot.client.xtrim(hot.stream, maxlen=4, approximate=False)
+    first = (await hot.client.xrange(hot.alerts.key, count=1))[0][0]
+    await hot.client.xtrim(hot.alerts.key, maxlen=4, approximate=False)
     async with gateway(settings) as running, running.socket(last_id=first) as line:
         await line.next()
         missed = await line.next()
@@ -153,3 +153,14 @@ async def test_a_question_that_makes_no_sense_is_refused_with_what_would(setting
                 pass
         assert refused.value.response.status_code == 400
         assert next(iter(query)).encode() in refused.value.response.body
+
+
+async def test_anomalies_have_a_socket_of_their_own(settings: Settings, hot: Hot) -> None:
+    await hot.append_anomalies([an_anomaly(1), an_anomaly(2, model="fraud")])
+    await add(hot, 1)
+    async with gateway(settings) as running, running.socket("anomalies", last_id=0, model="fraud") as line:
+        assert (await line.next())["type"] == "hello"
+        await hot.append_anomalies([an_anomaly(3), an_anomaly(2, model="fraud"), an_anomaly(4, model="fraud")])
+        found = [await line.next() for _ in range(2)]
+        assert [(message["type"], message["anomaly"]["anomaly_id"]) for message in found] == [
+            ("anomaly", "anomaly-2"), ("anomaly", "anomaly-4")]

@@ -36,13 +36,13 @@ async def hot(settings: Settings) -> AsyncIterator[Hot]:
 
 
 async def on_stream(hot: Hot) -> list[str]:
-    return [json.loads(entry["alert"])["alert_id"] for _, entry in await hot.client.xrange(hot.stream)]
+    return [json.loads(entry["alert"])["alert_id"] for _, entry in await hot.client.xrange(hot.alerts.key)]
 
 
 async def test_an_alert_is_appended_once_by_its_id(hot: Hot) -> None:
     places = [await hot.append_alert(an_alert(number)) for number in (1, 2, 1, 2)]
     assert places[2:] == [None, None]
-    assert [entry[0] for entry in await hot.client.xrange(hot.stream)] == places[:2]
+    assert [entry[0] for entry in await hot.client.xrange(hot.alerts.key)] == places[:2]
     assert await on_stream(hot) == ["alert-1", "alert-2"]
 
 
@@ -66,7 +66,7 @@ async def test_an_incident_is_open_until_it_is_resolved_and_a_repeat_does_not_op
 async def test_the_stream_is_bounded(hot: Hot) -> None:
     for number in range(500):
         await hot.append_alert(an_alert(number))
-    assert 100 <= await hot.client.xlen(hot.stream) <= 300
+    assert 100 <= await hot.client.xlen(hot.alerts.key) <= 300
     assert (await on_stream(hot))[-1] == "alert-499"
 
 
@@ -137,3 +137,11 @@ def test_no_name_may_hold_what_parts_a_series() -> None:
     for name in SUBJECT:
         with pytest.raises(ValueError, match=name):
             read_window(write_window(a_window(**{name: "a|b"})))
+
+
+async def test_anomalies_are_appended_once_by_their_ids_in_order(hot: Hot) -> None:
+    await hot.append_anomalies([an_anomaly(number) for number in (3, 1)])
+    await hot.append_anomalies([an_anomaly(number) for number in (1, 2, 3, *range(10, 700))])
+    found = [json.loads(entry["anomaly"])["anomaly_id"] for _, entry in await hot.client.xrange(hot.anomalies.key)]
+    assert found == [f"anomaly-{number}" for number in (3, 1, 2, *range(10, 700))]
+    assert await on_stream(hot) == []
