@@ -104,9 +104,8 @@ class KafkaServer(Service):
             await admin.close()
 
     def _format(self, tool: list[str], config: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         arguments = self.folder / "format.arguments"      # in a file: a command line shows to everyone
-        _write_secret(arguments, "\n".join(["-t", cluster, "-c", str(config), *scram_arguments(self.door)]))
+        _write_secret(arguments, "\n".join(["-t", cluster_id(), "-c", str(config), *scram_arguments(self.door)]))
         try:
             done = subprocess.run([*tool, "format", f"@{arguments}"], capture_output=True, text=True, check=False,
                                   timeout=FORMAT_SECONDS)
@@ -140,6 +139,14 @@ def find_java() -> str:
         raise KafkaMissingError("Apache Kafka needs Java 17 or later; install it (Debian, Ubuntu: apt install "
                                 "default-jre-headless).")
     return java
+
+
+def cluster_id() -> str:
+    """A new cluster's id, as Kafka's own `random-uuid` makes it: one that begins with a dash would read as an option."""
+    while True:
+        found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not found.startswith("-"):
+            return found
 
 
 def quiet_port() -> int:
