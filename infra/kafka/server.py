@@ -142,7 +142,7 @@ def find_java() -> str:
 
 
 def cluster_id() -> str:
-    """A new cluster's id, as Kafka's own `random-uuid` makes it: one that begins with a dash would read as an option."""
+    """A new cluster's id, made as Kafka makes its own: one that begins with a dash would be taken for an option."""
     while True:
         found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not found.startswith("-"):

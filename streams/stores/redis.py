@@ -1,4 +1,4 @@
-"""Redis: the streams of alerts and anomalies that sockets resume from, open incidents, and the newest windows of every series.
+"""Redis: the streams of alerts and anomalies that sockets resume from, open incidents, and each series' newest windows.
 
 All keys begin with `PREFIX` and the topics' prefix:
 
