@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import scale, throughput
+from tests.bench import latency, recovery, scale, throughput
 
-BENCHES = {"scale": scale.main, "throughput": throughput.main}
+BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main}
 
 
 def main() -> None:
