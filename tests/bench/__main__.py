@@ -1,4 +1,4 @@
-"""`python -m tests.bench throughput [--quick]`."""
+"""Benchmarks: each prints a table, then one line of JSON. Figures mean what they say on an idle machine only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import latency, recovery, scale, throughput
+from tests.bench import latency, recovery, scale, throughput, workers
 
-BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main}
+BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
+           "workers": workers.main}
 
 
 def main() -> None:

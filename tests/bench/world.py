@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from support import Worker, until
 
@@ -36,11 +37,11 @@ def pin(pid: int, core: int) -> None:
 
 
 @contextmanager
-def filled(load: Sequence[Item], folder: Path) -> Iterator[TansuBroker]:
+def filled(load: Sequence[Item], folder: Path, **settings: Any) -> Iterator[TansuBroker]:
     """A broker that holds the load in its topic of telemetry."""
     with TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
         pin(broker.pid, BROKER_CORE)
-        asyncio.run(_fill(Settings(kafka_url=broker.url), load))
+        asyncio.run(_fill(Settings(kafka_url=broker.url, **settings), load))
         yield broker
 
 
