@@ -26,6 +26,7 @@ from streams.state.checkpoint import Checkpointer, Partition
 from streams.state.continuity import Verdict
 from streams.state.keyed import Codec
 from streams.topics import ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
+from streams.transport.outbox import Outbox
 
 logger = log.get(__name__)
 
@@ -91,9 +92,10 @@ class Pipeline:
                                     extra_topic_configs={"min.cleanable.dirty.ratio": "0.1",
                                                          "max.message.bytes": str(MAX_REQUEST_BYTES),
                                                          "segment.bytes": str(64 * 1024 * 1024)})
+        self.outbox = Outbox(lambda: self.app.producer._ensure_producer(), LINGER_SECONDS)
         self.checkpointer = Checkpointer(
             rows=lambda: self.table.data.rows, changelog=lambda: self.table.changelog_topic_name,
-            send=self._send, ack=self._ack, commit=self._commit, written=self._written, start=self._start)
+            outbox=self.outbox, ack=self._ack, commit=self._commit, written=self._written, start=self._start)
         limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
                         settings.max_age_ms, settings.max_ahead_ms)
         self.decode = Timed(Decoder(limits), "decode")
@@ -102,6 +104,7 @@ class Pipeline:
         self.assigned = False
         self._readers: Counter[str] = Counter()
         self.timer(self._checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
+        self.app.task(self._send_outputs)
 
     # -- what agents use ----------------------------------------------------------------------------
 
@@ -133,8 +136,7 @@ class Pipeline:
                     return
                 try:
                     await run()
-                    for partition in self.partitions:
-                        await partition.flush()
+                    await self.outbox.room()
                 except Exception as error:
                     await self._fail(name, error)
                     return
@@ -186,7 +188,7 @@ class Pipeline:
             with metrics.stage(name, lambda: self.decode.seconds - decoding):
                 await handle(batch, partition)
             with metrics.stage("produce"):
-                await partition.flush()
+                await self.outbox.room()
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -221,9 +223,11 @@ class Pipeline:
         if end is not None:
             metrics.LAG.labels(batch.topic, str(batch.partition)).set(max(0, end - batch.last_offset - 1))
 
-    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None,
-                    headers: dict[str, bytes] | None) -> Any:
-        return await self.app.producer.send(topic, key, value, partition, None, headers)
+    async def _send_outputs(self) -> None:
+        try:
+            await self.outbox.run()
+        except Exception as error:
+            await self._fail("outputs", error)
 
     def _ack(self, event: Any) -> None:
         event.ack()
@@ -235,9 +239,8 @@ class Pipeline:
         found: int | None = self.app.consumer.started_at.get(TP(topic, partition))
         return found
 
-    def _written(self, partition: int, metadata: Any) -> None:
-        topic = self.table.changelog_topic_name
-        self.table.data.set_persisted_offset(TP(topic, partition), metadata.offset)
+    def _written(self, partition: int, offset: int) -> None:
+        self.table.data.set_persisted_offset(TP(self.table.changelog_topic_name, partition), offset)
 
     async def _before_revoke(self, revoked: set[TP]) -> None:
         metrics.REBALANCES.inc()

@@ -29,7 +29,7 @@ def register(pipeline: Pipeline) -> None:
     async def publish(windows: list[WindowRecord], partition: Partition) -> None:
         metrics.WINDOWS_CLOSED.inc(len(windows))
         for window in windows:
-            await partition.publish(topic, window.window_id, write_window(window), partition.number)
+            partition.publish(topic, window.window_id, write_window(window))
 
     async def keep_aside(batch: RecordBatch, events: TelemetryBatch, rows: list[int], partition: Partition) -> None:
         for row in rows:
@@ -39,7 +39,7 @@ def register(pipeline: Pipeline) -> None:
                 batch.topic, batch.partition, record, "too_old", "ts",
                 f"ts {events.ts_ms[row]} is past its window's grace (STREAMGAUGE_GRACE_MS): counted in no window",
                 int(events.position[row]), record.value or b"", settings.max_record_bytes)
-            await partition.publish(aside, kept.rejected_id, to_bytes(kept), batch.partition)
+            partition.publish(aside, kept.rejected_id, to_bytes(kept))
 
     async def aggregate(batch: RecordBatch, partition: Partition) -> None:
         events = batch.decoded(pipeline.decode)

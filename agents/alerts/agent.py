@@ -44,7 +44,7 @@ def register(pipeline: Pipeline) -> None:
                 out = alert.model_copy(update={"published_ms": int(time.time() * 1000)})
                 metrics.ALERTS.labels(out.cause, out.state).inc()
                 logger.info("alert.published", alert_id=out.alert_id, state=out.state, title=out.title)
-                await partition.publish(topic, out.model, to_bytes(out), partition.number)
+                partition.publish(topic, out.model, to_bytes(out))
             engine.published(states, [alert.alert_id for alert in waiting])
 
     async def on_anomalies(batch: RecordBatch, partition: Partition) -> None:

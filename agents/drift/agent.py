@@ -27,7 +27,7 @@ def register(pipeline: Pipeline) -> None:
     async def publish(events: list[DriftEvent], partition: Partition) -> None:
         for event in events:
             metrics.DRIFT_EVENTS.labels(event.kind, event.state).inc()
-            await partition.publish(topic, event.model, to_bytes(event), partition.number)
+            partition.publish(topic, event.model, to_bytes(event))
 
     async def drift(batch: RecordBatch, partition: Partition) -> None:
         closed = batch.decoded(messages.windows)

@@ -23,6 +23,6 @@ def register(pipeline: Pipeline) -> None:
     async def request(batch: RecordBatch, partition: Partition) -> None:
         for wish in engine.run(batch.decoded(reader(DriftEvent)), partition.states(NAME), batch.topic):
             metrics.RETRAINING_REQUESTS.inc()
-            await partition.publish(topic, wish.model, to_bytes(wish), partition.number)
+            partition.publish(topic, wish.model, to_bytes(wish))
 
     pipeline.agent(NAME, DRIFT_EVENTS, request)

@@ -25,7 +25,7 @@ def register(pipeline: Pipeline) -> None:
         states = partition.states(NAME)
         for anomaly in engine.run(batch.decoded(pipeline.decode), states, batch.topic):
             metrics.ANOMALIES.inc()
-            await partition.publish(topic, anomaly.model, to_bytes(anomaly), batch.partition)
+            partition.publish(topic, anomaly.model, to_bytes(anomaly))
 
     async def make_room() -> None:
         held = [owned.states(NAME) for owned in pipeline.partitions]

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from streams import log, metrics
 from streams.state.continuity import Continuity
@@ -27,14 +26,22 @@ from streams.state.store import Rows, changelog_key, epoch_header
 
 logger = log.get(__name__)
 
-#: (topic, key, value, partition, headers) -> the broker's acknowledgement
-Send = Callable[[str, bytes | None, bytes | None, int | None, dict[str, bytes] | None], Awaitable[Awaitable[Any]]]
+
+class Sender(Protocol):
+    """Takes records at once, and says when the broker has them; `streams.transport.outbox.Outbox`."""
+
+    def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None,
+            headers: Mapping[str, bytes] | None = None) -> None: ...
+
+    async def room(self) -> None: ...
+
+    async def sent(self) -> Mapping[tuple[str, int], int]: ...
 
 
 class Partition:
     """Partition p of every topic, while this worker owns it: states, outputs under way, batches to ack."""
 
-    def __init__(self, number: int, epoch: int, rows: Rows, codecs: dict[str, Codec[Any]], send: Send,
+    def __init__(self, number: int, epoch: int, rows: Rows, codecs: dict[str, Codec[Any]], outbox: Sender,
                  start: Callable[[str, int], int | None] = lambda topic, partition: None) -> None:
         self.number = number
         self.epoch = epoch
@@ -42,11 +49,8 @@ class Partition:
         self.continuity = Continuity(lambda topic: start(topic, number))
         self._rows = rows
         self._codecs = codecs
-        self._send = send
+        self._outbox = outbox
         self._states: dict[str, KeyedStates[Any]] = {}
-        self._queue: deque[tuple[str, bytes, bytes, int | None]] = deque()
-        self._sending = asyncio.Lock()
-        self._outputs: list[Awaitable[Any]] = []
         self._notes: list[Any] = []
 
     def states(self, agent: str) -> KeyedStates[Any]:
@@ -57,19 +61,14 @@ class Partition:
             self._states[agent] = found
         return found
 
-    async def publish(self, topic: str, key: str, value: bytes, partition: int | None = None) -> None:
-        """Queue an output; the next checkpoint waits for the broker to have it.
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Send an output to this partition of a topic; the next checkpoint waits for the broker to have it.
 
-        This never gives the event loop away: between a change of state and the queueing of what it puts out no
-        checkpoint may freeze, or a crash would lose the output. `flush` sends.
+        This never gives the event loop away: between a change of state and the sending of what it puts out no
+        checkpoint may freeze, or a crash would lose the output.
         """
-        self._queue.append((topic, key.encode(), value, partition))
-
-    async def flush(self) -> None:
-        """Send what is queued, in order."""
-        async with self._sending:
-            while self._queue and not self.closed:
-                self._outputs.append(await self._send(*self._queue.popleft(), None))
+        if not self.closed:
+            self._outbox.put(topic, self.number, key.encode(), value)
 
     def note(self, event: Any) -> None:
         """Say that the batch is in the state; it is acked at the next checkpoint. For a closed partition: nothing."""
@@ -84,10 +83,6 @@ class Partition:
     def written(self, frozen: Frozen) -> None:
         """Say that the broker has the rows."""
         self._states[frozen.agent].written(frozen)
-
-    def take_outputs(self) -> list[Awaitable[Any]]:
-        taken, self._outputs = self._outputs, []
-        return taken
 
     def take_notes(self) -> list[Any]:
         taken, self._notes = self._notes, []
@@ -104,14 +99,14 @@ class Partition:
 class Checkpointer:
     """The partitions that this worker owns, and the writing of their state."""
 
-    def __init__(self, rows: Callable[[], Rows], changelog: Callable[[], str], send: Send,
+    def __init__(self, rows: Callable[[], Rows], changelog: Callable[[], str], outbox: Sender,
                  ack: Callable[[Any], None], commit: Callable[[], Awaitable[Any]],
-                 written: Callable[[int, Any], None] = lambda partition, metadata: None,
+                 written: Callable[[int, int], None] = lambda partition, offset: None,
                  start: Callable[[str, int], int | None] = lambda topic, partition: None) -> None:
         self._start = start
         self._rows = rows
         self._changelog = changelog
-        self._send = send
+        self.outbox = outbox
         self._ack = ack
         self._commit = commit
         self._written = written
@@ -129,7 +124,7 @@ class Checkpointer:
         """Take over partitions whose rows have been restored. Each gets an epoch later than any row's."""
         for number in sorted(numbers - set(self.partitions)):
             epoch = self._rows().epoch(number) + 1
-            self.partitions[number] = Partition(number, epoch, self._rows(), self._codecs, self._send, self._start)
+            self.partitions[number] = Partition(number, epoch, self._rows(), self._codecs, self.outbox, self._start)
             logger.info("partition.opened", partition=number, epoch=epoch)
         metrics.PARTITIONS.set(len(self.partitions))
 
@@ -145,7 +140,7 @@ class Checkpointer:
         async with self._lock:
             started = time.perf_counter()
             frozen, notes = await self._freeze()
-            await self._outputs([partition for partition, _ in notes])
+            await self.outbox.sent()
             await self._write(frozen)
             if self._acked(notes):
                 await self._commit()
@@ -170,28 +165,24 @@ class Checkpointer:
         async with self._lock:
             if not partition.closed:
                 frozen = [(partition, item) for item in partition.freeze(agent)]
-                await self._outputs([partition])
+                await self.outbox.sent()
                 await self._write(frozen)
 
-    async def _outputs(self, partitions: list[Partition]) -> None:
-        for partition in partitions:
-            await partition.flush()
-        await _all([output for partition in partitions for output in partition.take_outputs()])
-
     async def _write(self, frozen: list[tuple[Partition, Frozen]]) -> None:
-        topic, waiting = self._changelog(), []
+        topic = self._changelog()
         for partition, item in frozen:
-            rows: list[tuple[str, bytes | None]] = [*item.puts, *((key, None) for key in item.deletes)]
-            for key, data in rows:
-                if partition.closed:        # perhaps with outputs unsent: its rows must not say that they were
-                    break
-                headers = epoch_header(partition.epoch) if data is None else None
-                sent = await self._send(topic, changelog_key(item.agent, key), data, item.partition, headers)
-                waiting.append((partition, sent))
-        done = await _all([sent for _, sent in waiting])
-        for (partition, _), metadata in zip(waiting, done, strict=True):
-            if not partition.closed:
-                self._written(partition.number, metadata)
+            if partition.closed:        # perhaps with outputs unsent: its rows must not say that they were
+                continue
+            for key, data in item.puts:
+                self.outbox.put(topic, item.partition, changelog_key(item.agent, key), data)
+            for key in item.deletes:
+                self.outbox.put(topic, item.partition, changelog_key(item.agent, key), None,
+                                epoch_header(partition.epoch))
+        ends = await self.outbox.sent()
+        for partition in dict.fromkeys(partition for partition, _ in frozen):
+            end = ends.get((topic, partition.number))
+            if end is not None and not partition.closed:
+                self._written(partition.number, end)
         for partition, item in frozen:
             partition.written(item)
 
@@ -207,7 +198,3 @@ class Checkpointer:
         metrics.SNAPSHOT_SECONDS.observe(time.perf_counter() - started)
         metrics.SNAPSHOT_BYTES.set(sum(item.size_bytes for item in frozen))
         metrics.SNAPSHOT_ROWS.set(sum(len(item.puts) + len(item.deletes) for item in frozen))
-
-
-async def _all(waiting: list[Awaitable[Any]]) -> list[Any]:
-    return list(await asyncio.gather(*waiting)) if waiting else []
