@@ -50,6 +50,10 @@ class MetricWindow(Subject):
 def window_id(environment: str, model: str, version: str, component: str,
               size_ms: int, start_ms: int, partition: int) -> str:
     """A deterministic, readable, bounded id of a window (at most 128 characters)."""
+    return f"w-{series_digest(environment, model, version, component)}-{size_ms}-{start_ms}-{partition}"
+
+
+def series_digest(environment: str, model: str, version: str, component: str) -> str:
+    """What stands for a series in its windows' ids."""
     series = "\x1f".join((environment, model, version, component))
-    digest = hashlib.blake2b(series.encode(), digest_size=12).hexdigest()
-    return f"w-{digest}-{size_ms}-{start_ms}-{partition}"
+    return hashlib.blake2b(series.encode(), digest_size=12).hexdigest()

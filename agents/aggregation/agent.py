@@ -12,7 +12,7 @@ from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
 from streams.topics import METRICS, REJECTED, TELEMETRY
-from streams.windows.record import WindowRecord, write_window
+from streams.windows.written import WrittenWindow, written
 
 NAME = "aggregation"
 IDLE_CHECK_MS = 500
@@ -21,15 +21,15 @@ IDLE_CHECK_MS = 500
 def register(pipeline: Pipeline) -> None:
     """Add the agent, and the clock that closes windows when traffic stops."""
     settings = pipeline.settings
-    engine = AggregationEngine(AggregationOptions.from_settings(settings))
+    engine = AggregationEngine(AggregationOptions.from_settings(settings), written)
     engine.warm()
     topic, aside = settings.topic(METRICS.name), settings.topic(REJECTED.name)
     pipeline.state(NAME, engine.codec)
 
-    async def publish(windows: list[WindowRecord], partition: Partition) -> None:
+    async def publish(windows: list[WrittenWindow], partition: Partition) -> None:
         metrics.WINDOWS_CLOSED.inc(len(windows))
         for window in windows:
-            partition.publish(topic, window.window_id, write_window(window))
+            partition.publish(topic, window.window_id, window.value)
 
     async def keep_aside(batch: RecordBatch, events: TelemetryBatch, rows: list[int], partition: Partition) -> None:
         for row in rows:

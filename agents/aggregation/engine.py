@@ -13,8 +13,8 @@ too late. A pane stays in memory until its parent can no longer be amended.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +23,37 @@ from agents.aggregation.calendar import Calendar
 from agents.aggregation.intake import Intake
 from agents.aggregation.options import AggregationOptions
 from agents.aggregation.state import Codec, State, States, meta, pane
-from schemas.windows import window_id
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
-from streams.windows import grouping, sketch, summary, watermark
+from streams.windows import grouping, sketch, summary, watermark, written
 from streams.windows.layout import Layouts
 from streams.windows.panes import Grid, Pane, PaneKey
-from streams.windows.record import WindowRecord
 
 __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 
 
-class AggregationResult(NamedTuple):
+W = TypeVar("W")
+#: Makes what goes out of a pane, a partition and the watermark at which it closed.
+Write: TypeAlias = Callable[[PaneKey, Pane, int, int], W]
+
+
+class AggregationResult(NamedTuple, Generic[W]):
     """What a batch closed or amended, and the rows of the batch that came too late."""
 
-    windows: list[WindowRecord]
+    windows: list[W]
     too_late: NDArray[np.int64]
 
 
-class AggregationEngine:
-    """One a worker; the state is in the KeyedStates of each partition.
+class AggregationEngine(Generic[W]):
+    """One a worker; the state is in the KeyedStates of each partition. `write` makes what `run` and `idle` return.
 
     Changed granularities: what was under way is emitted once as it is (`foreign_panes` counts it), so that nothing is
     lost; coarser windows of the new sizes that were under way then hold only what came later.
     """
 
-    def __init__(self, options: AggregationOptions | None = None) -> None:
-        self.options = options or AggregationOptions()
+    def __init__(self, options: AggregationOptions, write: Write[W]) -> None:
+        self.options = options
+        self._write = write
         self.layouts = Layouts(self.options.max_fields, self.options.max_categories)
         self.codec = Codec(self.layouts)
         self.grid = Grid(self.options.granularities_ms)
@@ -66,8 +70,9 @@ class AggregationEngine:
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy())
         sketch.merged(buckets, keys, buckets, keys)
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
+        written.warm()
 
-    def run(self, batch: TelemetryBatch, states: States, topic: str, now_ms: int = 0) -> AggregationResult:
+    def run(self, batch: TelemetryBatch, states: States, topic: str, now_ms: int = 0) -> AggregationResult[W]:
         """Take in a batch. `now_ms` is the wall clock, for the idle clock only."""
         calendar, entry = self._calendar(states), states.entry(META)
         calendar.last_batch_ms = now_ms
@@ -91,7 +96,7 @@ class AggregationEngine:
         of_partition.over_ms = max(of_partition.over_ms, over_ms)
         return AggregationResult(windows, np.flatnonzero(late) + first_row)
 
-    def idle(self, states: States, now_ms: int) -> list[WindowRecord]:
+    def idle(self, states: States, now_ms: int) -> list[W]:
         """Close what the wall clock says is over, when no batch has come for `idle_ms`."""
         calendar, newest_ms = self._calendar(states), meta(states.entry(META)).newest_ms
         if calendar.last_batch_ms == 0:
@@ -104,22 +109,24 @@ class AggregationEngine:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[WindowRecord]:
+    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[W]:
         """Emit panes that close or are amended, and the emitted parents that they change: each once.
 
         Computed finer first; handed on in time order, so that no reader sees one series run ahead of another.
         """
-        windows, due = [], set(keys)
+        windows: list[tuple[int, int, W]] = []
+        due = set(keys)
         for size in self.grid.sizes_ms:
             for key in sorted(key for key in due if key.size_ms == size):
                 entry = states.entry(key.text())
                 if size != self.grid.finest_ms:
                     self._roll_up(key, entry, states)
-                windows.append(_emitted_now(key, entry, states, over_ms))
+                windows.append((key.end_ms, size, self._write(key, _emitted_now(key, entry, states), states.partition,
+                                                              over_ms)))
                 parent = self.grid.parent(key)
                 if parent is not None and _emitted(parent, states):
                     due.add(parent)
-        return sorted(windows, key=lambda window: (window.start_ms + window.size_ms, window.size_ms))
+        return [window for _, _, window in sorted(windows, key=_in_time)]
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
@@ -154,17 +161,21 @@ class AggregationEngine:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
         return key.size_ms == self.grid.finest_ms or (key.size_ms in self.grid.sizes_ms and _emitted(key, states))
 
-    def _let_go(self, states: States, over_ms: int) -> list[WindowRecord]:
+    def _let_go(self, states: States, over_ms: int) -> list[W]:
         """Emit panes of other granularities as they are, and drop them."""
-        windows = []
+        windows: list[W] = []
         foreign = self._calendar(states).foreign
         while foreign:
             key = foreign.pop()
             self.foreign_panes += 1
             if not _emitted(key, states):
-                windows.append(_window(key, pane(states.entry(key.text())), states.partition, over_ms))
+                windows.append(self._write(key, pane(states.entry(key.text())), states.partition, over_ms))
             states.drop(key.text())
         return windows
+
+
+def _in_time(item: tuple[int, int, W]) -> tuple[int, int]:
+    return item[:2]
 
 
 def _emitted(key: PaneKey, states: States) -> bool:
@@ -172,17 +183,9 @@ def _emitted(key: PaneKey, states: States) -> bool:
     return text in states and pane(states.entry(text)).emitted
 
 
-def _emitted_now(key: PaneKey, entry: Entry[State], states: States, over_ms: int) -> WindowRecord:
+def _emitted_now(key: PaneKey, entry: Entry[State], states: States) -> Pane:
     closed = pane(entry)
     closed.revision += closed.emitted
     closed.emitted = True
     states.touch(entry)
-    return _window(key, closed, states.partition, over_ms)
-
-
-def _window(key: PaneKey, closed: Pane, partition: int, over_ms: int) -> WindowRecord:
-    return WindowRecord(
-        schema_version=1, **key.series._asdict(), start_ms=key.start_ms, size_ms=key.size_ms,
-        window_id=window_id(*key.series, key.size_ms, key.start_ms, partition), partition=partition,
-        count=closed.count, errors=closed.errors, revision=closed.revision, closed_ms=max(0, over_ms),
-        fields=closed.summaries())
+    return closed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,18 +27,28 @@ OTHER = "<other>"
 class Layout:
     """Names in the order of their slots. Frozen; made by `Layouts`. sketched (names,): the slot, -1 of a category."""
 
-    __slots__ = ("__weakref__", "categories", "identity", "names", "sketched", "slots")
+    __slots__ = ("__weakref__", "_quoted", "categories", "identity", "names", "sketched", "slots")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.slots = {name: slot for slot, name in enumerate(names)}
         self.identity: IntArray = np.arange(len(names))
         self.sketched: IntArray = np.array([-1 if "=" in name else slot for slot, name in enumerate(names)], np.int64)
+        self._quoted: tuple[NDArray[np.uint8], IntArray] | None = None
         self.categories: dict[str, int] = {}
         for name in names:
             field, equals, category = name.partition("=")
             if equals and category != OTHER:
                 self.categories[field] = self.categories.get(field, 0) + 1
+
+    @property
+    def quoted(self) -> tuple[NDArray[np.uint8], IntArray]:
+        """The names as keys of a JSON object, `"name":` one after the other, and where each ends."""
+        if self._quoted is None:
+            parts = [msgspec.json.encode(name) + b":" for name in self.names]
+            self._quoted = (np.frombuffer(b"".join(parts), np.uint8),
+                            np.cumsum([len(part) for part in parts], dtype=np.int64))
+        return self._quoted
 
 
 class Layouts:

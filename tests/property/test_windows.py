@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from streams.windows.record import read_window, WindowRecord, write_window
+from streams.windows.written import window as window_record
 from streams.batch import Decoder, Limits
 from streams.records import RecordBatch
 from streams.state.keyed import META, Frozen, KeyedStates
@@ -209,7 +210,7 @@ def run(batches: list[list[Any]], states: KeyedStates[Any], engine: AggregationE
 
 def fresh(at: AggregationOptions, changelog: dict[str, bytes],
           partition: int = 0) -> tuple[AggregationEngine, KeyedStates[Any]]:
-    engine = AggregationEngine(at)
+    engine = AggregationEngine(at, window_record)
     return engine, KeyedStates("aggregation", partition, engine.codec, dict(changelog))
 
 
@@ -307,7 +308,7 @@ def test_an_idle_clock_that_closes_early_changes_no_final_window(drawn: Any) -> 
 @given(EVENTS, EVENTS)
 @settings(deadline=None, max_examples=30)
 def test_two_partitions_of_one_worker_do_not_see_each_other(left: Any, right: Any) -> None:
-    engine, at = AggregationEngine(options()), options()
+    engine, at = AggregationEngine(options(), window_record), options()
     both = [(stream(drawn), Reader(), KeyedStates("aggregation", number, engine.codec, {}))
             for number, drawn in enumerate((left, right))]
     longest = max(len(events) for events, _, _ in both)

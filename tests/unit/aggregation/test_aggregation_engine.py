@@ -13,6 +13,7 @@ from streams.windows.record import read_window, write_window
 from streams.settings import Settings
 from streams.state.keyed import KeyedStates
 from streams.windows.panes import PaneKey
+from streams.windows.written import window
 
 
 def test_a_window_closes_when_the_watermark_reaches_its_end() -> None:
@@ -199,7 +200,7 @@ def test_a_finest_pane_that_becomes_a_coarser_one_is_emitted_as_it_is() -> None:
 
 
 def test_partitions_that_went_away_leave_nothing_behind() -> None:
-    engine = AggregationEngine(OPTIONS)
+    engine = AggregationEngine(OPTIONS, window)
     states = KeyedStates("aggregation", 3, engine.codec, {})
     engine.run(batch([event(1)], partition=3), states, TOPIC)
     gone = weakref.ref(states)

@@ -1,0 +1,76 @@
+"""The compiled way from a pane to its window's JSON, against the plain one: the same bytes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from schemas.windows import MetricWindow, window_id
+from streams.batch import SeriesKey
+from streams.windows import summary
+from streams.windows.layout import Layouts
+from streams.windows.panes import Pane, PaneKey
+from streams.windows.record import read_window, write_window
+from streams.windows.sketch import CODE_BITS, SPAN, bucket
+from streams.windows.written import fields_json, window, written
+
+KEY = PaneKey(SeriesKey("prod", "m@1", "1.2-rc", "ranker"), 1_000, 1_700_000_000_000)
+NAMES = st.lists(st.text(min_size=1, max_size=12), max_size=8, unique=True)
+VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=6)
+
+
+def pane(fields: dict[str, list[float]], missing: int = 0) -> Pane:
+    """A pane with these values, each field's missing ones beside them."""
+    found = Pane(Layouts().of(tuple(fields)))
+    found.count, found.errors, found.revision = 7, 2, 1
+    rows = np.array([row for row, values in enumerate(fields.values()) for _ in values], np.int64)
+    flat = np.array([value for values in fields.values() for value in values])
+    sketched = found.layout.sketched
+    summary.accumulate(found.table, np.full(len(found.table), -1, np.int64), np.zeros(len(found.table), np.int64), rows,
+                       flat, np.empty(len(flat), np.int32), np.zeros(1, np.int64))
+    found.table[:, summary.MISSING] = missing
+    found.sketches.add(np.array([(row << CODE_BITS) | (bucket(value) + SPAN)
+                                 for row, value in zip(rows, flat, strict=True) if sketched[row] >= 0], np.int32))
+    return found
+
+
+@given(NAMES.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, VALUES))),
+       st.integers(0, 2**40))
+@example({"latency_ms": [1.0, 3.0, 3.0], "prediction=a": [1.0, 1.0], "feature.gone": []}, 3)
+@example({"quote\"\\and\u00e9\u2028": [0.0, -0.0, 1e-300, -1e300]}, 0)
+@example({"overflow": [1.7e308, 1.7e308], "fine": [2.0]}, 0)
+@settings(deadline=None, max_examples=300)
+def test_the_bytes_are_those_of_the_plain_way(fields: dict[str, list[float]], missing: int) -> None:
+    found = pane(fields, missing)
+    assert written(KEY, found, 3, 1_700_000_003_000).value == write_window(window(KEY, found, 3, 1_700_000_003_000))
+
+
+def test_a_written_window_reads_as_its_contract() -> None:
+    found = written(KEY, pane({"latency_ms": [1.5, 2.0], "feature.x=a": [1.0]}), 3, -5)
+    contract = MetricWindow.model_validate_json(found.value)
+    assert contract.window_id == found.window_id == window_id(*KEY.series, 1_000, 1_700_000_000_000, 3)
+    assert contract.closed_ms == 0
+    assert read_window(found.value).fields["latency_ms"].sum == 3.5
+
+
+def test_a_pane_without_fields_is_written_too() -> None:
+    assert fields_json(pane({})) == b"{}"
+    assert written(KEY, pane({}), 0, 1).value.endswith(b'"fields":{}}')
+
+
+def test_sums_that_overflowed_take_the_long_way() -> None:
+    found = pane({"a": [1.7e308, 1.7e308]})
+    assert fields_json(found) is None
+    assert math.isfinite(read_window(written(KEY, found, 0, 1).value).fields["a"].sum)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 2**31, 2**53])
+def test_counts_of_every_size_are_written_whole(count: int) -> None:
+    found = pane({"a": [1.0]})
+    found.table[0, summary.COUNT] = count
+    found.sketches = type(found.sketches)(np.array([bucket(-1.0) + SPAN], np.int32), np.array([count]))
+    assert written(KEY, found, 0, 1).value == write_window(window(KEY, found, 0, 1))
