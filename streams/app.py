@@ -37,6 +37,8 @@ BUFFERED_BATCHES = 8
 FETCH_BYTES = 4 * 1024 * 1024
 #: A last checkpoint that takes longer is given up; the log is read again instead.
 STOP_SECONDS = 10.0
+#: Leaving the group after that.
+LEAVE_SECONDS = 5.0
 #: The share of the time in which snapshots may hold the event loop, and the longest that one is put off for it.
 SNAPSHOT_SHARE = 0.05
 MOST_CHECKPOINT_MS = 15_000
@@ -163,7 +165,10 @@ class Pipeline:
             except Exception as error:
                 logger.warning("checkpoint.skipped", reason="the worker stops", error=repr(error))
         self.checkpointer.close()
-        await self.app.stop()
+        stopping = asyncio.ensure_future(self.app.stop())       # waits for what it has to send, for ever if it may
+        done, _ = await asyncio.wait({stopping}, timeout=LEAVE_SECONDS)
+        if not done:
+            logger.warning("stop.cut_short", reason="the broker does not answer; the group will notice by itself")
 
     @property
     def partitions(self) -> list[Partition]:

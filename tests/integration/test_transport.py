@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from infra.embedded.broker import TansuBroker
 from streams.kafka import client_options, create_topics, end_offsets
 from streams.settings import PREFIX, Settings
 from streams.state import row as rows
@@ -201,3 +202,14 @@ async def test_gaps_of_transaction_markers_do_not_stop_the_commit(kafka_url: str
     finally:
         if not worker.died():
             worker.stop()
+
+
+async def test_a_worker_whose_broker_is_gone_still_stops(tmp_path: Path) -> None:
+    with TansuBroker(tmp_path / "broker") as broker:
+        settings = Settings(kafka_url=broker.url, group="forsaken")
+        await create_topics(settings)
+        worker = Recorder(settings, tmp_path, "forsaken").start().wait_ready()
+        await produce(settings, "telemetry", items(500))
+        until(lambda: worker.metric("streamgauge_batch_events_count") > 0, 30, "a batch")
+    assert worker.stop() == 0
+    assert "stop.cut_short" in worker.log.read_text()
