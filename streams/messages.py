@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from schemas.windows import MetricWindow
 from streams import log, metrics
 from streams.records import RecordBatch
-from streams.windows.record import read_window
+from streams.windows.record import read_head, read_window
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -50,8 +50,8 @@ windows = _reader(read_window)
 
 
 def parser(model: type[BaseModel]) -> Callable[[bytes], Any]:
-    """The quickest way to read a message of a contract; raises ValueError."""
-    return read_window if model is MetricWindow else model.model_validate_json
+    """The quickest way to read a message of a contract that is passed on to a store; raises ValueError."""
+    return read_head if model is MetricWindow else model.model_validate_json
 
 
 def to_bytes(message: BaseModel) -> bytes:

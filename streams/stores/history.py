@@ -15,7 +15,7 @@ from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.stores.postgres import moment
-from streams.windows.record import WindowRecord, write_fields
+from streams.windows.record import WindowHead, WindowRecord
 
 #: So often, at the most, is it noted that a day is still written to.
 TOUCH = timedelta(hours=1)
@@ -73,15 +73,15 @@ class History:
         self._clock = clock
         self._days: dict[date, datetime] = {}
 
-    async def windows(self, found: Sequence[WindowRecord]) -> None:
+    async def windows(self, found: Sequence[WindowHead | WindowRecord]) -> None:
         """Upsert windows, each into the partition of its day."""
-        newest: dict[str, WindowRecord] = {}
+        newest: dict[str, WindowHead | WindowRecord] = {}
         for window in found:
             have = newest.get(window.window_id)
             if have is None or window.count >= have.count:
                 newest[window.window_id] = window
         rows = [(w.window_id, moment(w.start_ms), w.size_ms, w.environment, w.model, w.version, w.component,
-                 w.partition, w.count, w.errors, w.revision, _fields(w)) for w in newest.values()]
+                 w.partition, w.count, w.errors, w.revision, jsonb(w.fields_json())) for w in newest.values()]
         async with self.pool.acquire() as connection:
             await self._touch(connection, {row[1].date() for row in rows})
             try:
@@ -177,10 +177,6 @@ async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -
 
 def _partition(day: date) -> str:
     return f"metric_windows_{day:%Y%m%d}"
-
-
-def _fields(window: WindowRecord) -> str:
-    return jsonb(write_fields(window))
 
 
 def jsonb(text: str) -> str:

@@ -18,17 +18,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import redis.asyncio as redis
 
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.base import Subject
 from streams.settings import Settings
-from streams.windows.record import SummaryRecord, WindowRecord
+from streams.windows.record import WindowHead, WindowRecord
 from streams.windows.sketch import quantile
 
+AnyWindow: TypeAlias = WindowHead | WindowRecord
 PREFIX = "streamgauge:"
 #: An alert id is remembered for this long; a repeat within it is dropped.
 DEDUPE_SECONDS = 7 * 24 * 3600
@@ -77,7 +79,7 @@ def connect(settings: Settings) -> redis.Redis:
                                 socket_timeout=ANSWER_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
 
 
-def series_of(subject: Subject | WindowRecord) -> str:
+def series_of(subject: Subject | AnyWindow) -> str:
     """The name of a subject's series."""
     return "|".join((subject.environment, subject.model, subject.version, subject.component))
 
@@ -128,9 +130,9 @@ class Hot:
         """The newest alert of every incident that is open or escalated."""
         return [json.loads(body) for body in (await self.client.hgetall(self.open_incidents)).values()]
 
-    async def put_windows(self, windows: Sequence[WindowRecord]) -> None:
+    async def put_windows(self, windows: Sequence[AnyWindow]) -> None:
         """Keep the newest closed window of every series, granularity and partition; an older one changes nothing."""
-        newest: dict[tuple[str, int, int], WindowRecord] = {}
+        newest: dict[tuple[str, int, int], AnyWindow] = {}
         for window in windows:
             key = (series_of(window), window.size_ms, window.partition)
             have = newest.get(key)
@@ -140,7 +142,7 @@ class Hot:
         pipe = self.client.pipeline(transaction=False)
         for (series, size, partition), window in newest.items():
             await self._put(keys=[f"{self.prefix}window:{size}:{series}", self.known_series],
-                            args=[partition, window.start_ms, window.count, json.dumps(_view(window)), HOT_SECONDS,
+                            args=[partition, window.start_ms, window.count, _body(window), HOT_SECONDS,
                                   series, now], client=pipe)
         pipe.zremrangebyscore(self.known_series, "-inf", now - 1000 * HOT_SECONDS)
         await pipe.execute()
@@ -176,17 +178,22 @@ class Hot:
 
 
 def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
-    return (json.loads(text) for name, text in sorted(windows.items()) if name.endswith(":body"))
+    return (_view(json.loads(text)) for name, text in sorted(windows.items()) if name.endswith(":body"))
 
 
-def _view(window: WindowRecord) -> dict[str, Any]:
-    """A window with quantiles in the place of sketches, which are most of its bytes."""
-    return {
+def _body(window: AnyWindow) -> bytes:
+    """A window as it is kept; its fields as they came, for those who read are few."""
+    return msgspec.json.encode({
         "window_id": window.window_id, "start_ms": window.start_ms, "size_ms": window.size_ms,
         "partition": window.partition, "count": window.count, "errors": window.errors, "revision": window.revision,
-        "fields": {name: _figures(summary) for name, summary in window.fields.items()}}
+        "fields": msgspec.Raw(window.fields_json().encode())})
 
 
-def _figures(summary: SummaryRecord) -> dict[str, Any]:
-    return {"count": summary.count, "missing": summary.missing, "mean": summary.mean, "min": summary.min,
-            "max": summary.max, "p50": quantile(summary.sketch, 0.5), "p95": quantile(summary.sketch, 0.95)}
+def _view(body: dict[str, Any]) -> dict[str, Any]:
+    """A window with quantiles in the place of sketches, which are most of its bytes."""
+    return body | {"fields": {name: _figures(summary) for name, summary in body["fields"].items()}}
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, Any]:
+    return {"count": summary["count"], "missing": summary["missing"], "mean": summary["mean"], "min": summary["min"],
+            "max": summary["max"], "p50": quantile(summary["sketch"], 0.5), "p95": quantile(summary["sketch"], 0.95)}

@@ -1,4 +1,4 @@
-"""A consumer group that copies some topics into one store: write, then commit.
+"""A consumer group that copies some topics into one store: write; now and then, commit.
 
 After a crash the last records are written again, and every write bears that. A store that is away is tried again for
 ever; a record that cannot be read, or that the store refuses for its content, is counted and passed over.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -31,6 +32,8 @@ BATCH_RECORDS = 2_000
 WAIT_MS = 200
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 CLOSE_SECONDS = 5.0
+#: Between two commits, and two looks at how far behind it is.
+SETTLE_S = 0.5
 AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
 #: The settings are wrong: no waiting helps.
 FATAL = (asyncpg.ClientConfigurationError,)
@@ -64,7 +67,7 @@ class Sink:
         """Let the store go. Also called when `open` failed half-way."""
 
     async def tend(self) -> None:
-        """What is due now and then; called after every batch."""
+        """What is due now and then; called twice a second."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Copy until `stop` is set.
@@ -95,20 +98,26 @@ class Sink:
         try:
             await consumer.start()
             writers = await self._retry(self._open, stop)
+            due = 0.0
             while not stop.is_set():
                 found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=BATCH_RECORDS)
                 for tp, records in found.items():
                     row, messages = self.rows[tp.topic], self._read(tp.topic, records)
                     if messages:
                         await self._write(writers[row.name], row.name, messages, stop)
-                if found:
-                    await self._commit(consumer)
-                await self._measure(consumer)
-                await self._retry(self.tend, stop)
+                if time.monotonic() >= due:
+                    await self._settle(consumer, stop)
+                    due = time.monotonic() + SETTLE_S
+            await self._commit(consumer)
         finally:
             with contextlib.suppress(TimeoutError, KafkaError):
                 await asyncio.wait_for(consumer.stop(), CLOSE_SECONDS)
             await self.close()
+
+    async def _settle(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+        await self._commit(consumer)
+        await self._measure(consumer)
+        await self._retry(self.tend, stop)
 
     def _consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(

@@ -33,8 +33,8 @@ class SummaryRecord(msgspec.Struct, frozen=True):
     sketch: list[tuple[int, int]] = []
 
 
-class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """See `schemas.windows.MetricWindow`."""
+class _Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A window but for its fields."""
 
     schema_version: int = 1
     environment: _Name
@@ -49,10 +49,30 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     errors: _Count
     revision: _Count = 0
     closed_ms: _Timestamp
+
+
+class WindowRecord(_Window, frozen=True, kw_only=True):
+    """See `schemas.windows.MetricWindow`."""
+
     fields: dict[str, SummaryRecord] = {}
+
+    def fields_json(self) -> str:
+        """The JSON of its fields alone."""
+        return _encoder.encode(self.fields).decode()
+
+
+class WindowHead(_Window, frozen=True, kw_only=True):
+    """A window whose summaries stay as they came, for those who only pass them on: most of it is sketches."""
+
+    fields: dict[str, msgspec.Raw] = {}
+
+    def fields_json(self) -> str:
+        """The JSON of its fields alone."""
+        return _encoder.encode(self.fields).decode()
 
 
 _decoder = msgspec.json.Decoder(WindowRecord)
+_head_decoder = msgspec.json.Decoder(WindowHead)
 _encoder = msgspec.json.Encoder()
 
 
@@ -73,6 +93,13 @@ def write_window(window: WindowRecord) -> bytes:
     return _encoder.encode(window)
 
 
-def write_fields(window: WindowRecord) -> str:
-    """The JSON of its fields alone."""
-    return _encoder.encode(window.fields).decode()
+def read_head(value: bytes) -> WindowHead:
+    """The same, its summaries only looked at as far as they are JSON.
+
+    Raises:
+        ValueError: it breaks the contract.
+    """
+    try:
+        return _head_decoder.decode(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return _head_decoder.decode(write_window(read_window(value)))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.windows import MetricWindow, Summary
-from streams.windows.record import SummaryRecord, WindowRecord, read_window, write_fields, write_window
+from streams.windows.record import SummaryRecord, WindowRecord, read_head, read_window, write_window
 
 FULL = WindowRecord(
     environment="prod", model="churn", version="3", component="model", window_id="w-1-1000-0-2", start_ms=5_000,
@@ -29,7 +29,7 @@ def test_what_one_writes_the_other_reads() -> None:
     assert contract.model_dump() == msgspec.to_builtins(FULL, builtin_types=(tuple,)) | {
         "fields": {name: field.model_dump() for name, field in contract.fields.items()}}
     assert read_window(contract.model_dump_json().encode()) == FULL
-    assert json.loads(write_fields(FULL)) == json.loads(write_window(FULL))["fields"]
+    assert json.loads(FULL.fields_json()) == json.loads(write_window(FULL))["fields"]
 
 
 def test_what_only_the_contract_reads_is_read_by_it() -> None:
@@ -37,6 +37,18 @@ def test_what_only_the_contract_reads_is_read_by_it() -> None:
     del body["component"], body["revision"]
     body["start_ms"] = "1970-01-01T00:00:05Z"
     assert read_window(json.dumps(body).encode()) == msgspec.structs.replace(FULL, revision=0)
+
+
+def test_a_head_is_the_window_with_its_summaries_as_they_came() -> None:
+    head = read_head(write_window(FULL))
+    assert head.fields_json() == FULL.fields_json()
+    assert {field.name for field in msgspec.structs.fields(head)} == set(MetricWindow.model_fields)
+    assert all(getattr(head, name) == getattr(FULL, name) for name in MetricWindow.model_fields if name != "fields")
+    body = json.loads(write_window(FULL)) | {"start_ms": "1970-01-01T00:00:05Z"}
+    assert read_head(json.dumps(body).encode()) == head
+    for wrong in (b"{", json.dumps(body | {"fields": []}).encode(), json.dumps(body | {"model": "a b"}).encode()):
+        with pytest.raises(ValueError):
+            read_head(wrong)
 
 
 @pytest.mark.parametrize(("field", "value"), [
