@@ -45,7 +45,7 @@ MOST_CHECKPOINT_MS = 15_000
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 #: Few large batches of outputs and rows: brokers and their readers pay by the batch, the embedded one most of all.
 BATCH_BYTES = 1024 * 1024
-LINGER_SECONDS = 0.02
+LINGER_SECONDS = 0.01
 
 Handler = Callable[[RecordBatch, Partition], Awaitable[None]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -10,8 +11,8 @@ from pydantic import BaseModel
 
 from schemas.windows import MetricWindow
 from streams import log, metrics
-from streams.records import RecordBatch
-from streams.windows.record import read_head, read_window
+from streams.records import Record, RecordBatch
+from streams.windows.record import WindowRecord, read_head, read_window
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -28,11 +29,12 @@ def reader(model: type[M]) -> Callable[[RecordBatch], list[tuple[int, M]]]:
     return _reader(model.model_validate_json)
 
 
-def _reader(parse: Callable[[bytes], T]) -> Callable[[RecordBatch], list[tuple[int, T]]]:
+def _reader(parse: Callable[[bytes], T], passed_over: Callable[[Record], bool] = lambda record: False
+            ) -> Callable[[RecordBatch], list[tuple[int, T]]]:
     def read(batch: RecordBatch) -> list[tuple[int, T]]:
         found: list[tuple[int, T]] = []
         for record in batch.records:
-            if record.value is None:
+            if record.value is None or passed_over(record):
                 continue
             try:
                 found.append((record.offset, parse(record.value)))
@@ -45,8 +47,14 @@ def _reader(parse: Callable[[bytes], T]) -> Callable[[RecordBatch], list[tuple[i
     return read
 
 
-#: The same for `metrics`.
-windows = _reader(read_window)
+
+@cache
+def windows(size_ms: int) -> Callable[[RecordBatch], list[tuple[int, WindowRecord]]]:
+    """The same for `metrics`, of one granularity; the others' keys tell them apart, so that they are not read."""
+    other = re.compile(rb"w-[0-9a-f]+-(?!%d-)" % size_ms).match
+
+    return _reader(read_window, lambda record: record.key is not None and other(record.key) is not None)
+
 
 
 def parser(model: type[BaseModel]) -> Callable[[bytes], Any]:

@@ -22,7 +22,7 @@ from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from schemas.windows import window_id
-from streams.windows.record import SummaryRecord, WindowRecord
+from streams.windows.record import SummaryRecord, WindowRecord, buckets
 from streams.settings import Settings
 from streams.stores import postgres, redis
 from streams.windows.sketch import bucket
@@ -96,7 +96,7 @@ def summary(*values: float, missing: int = 0) -> SummaryRecord:
     return SummaryRecord(
         count=len(values), missing=missing, sum=sum(values), min=min(values), max=max(values), mean=mean,
         m2=sum((value - mean) ** 2 for value in values),
-        sketch=[(code, len(list(same))) for code, same in itertools.groupby(codes)])
+        buckets=buckets([(code, len(list(same))) for code, same in itertools.groupby(codes)]))
 
 
 def a_window(start_ms: int = DAY, count: int = 2, partition: int = 0, size_ms: int = 60_000,

@@ -52,7 +52,8 @@ def register(pipeline: Pipeline) -> None:
         await tell(partition)
 
     async def on_windows(batch: RecordBatch, partition: Partition) -> None:
-        engine.on_windows(batch.decoded(messages.windows), partition.states(NAME), batch.topic)
+        closed = batch.decoded(messages.windows(engine.options.bucket_ms))
+        engine.on_windows(closed, partition.states(NAME), batch.topic)
         await tell(partition)
 
     async def on_drift(batch: RecordBatch, partition: Partition) -> None:

@@ -30,7 +30,7 @@ def register(pipeline: Pipeline) -> None:
             partition.publish(topic, event.model, to_bytes(event))
 
     async def drift(batch: RecordBatch, partition: Partition) -> None:
-        closed = batch.decoded(messages.windows)
+        closed = batch.decoded(messages.windows(options.granularity_ms))
         await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition), partition)
 
     async def performance(batch: RecordBatch, partition: Partition) -> None:

@@ -6,12 +6,15 @@ a storm. What this reads, the contract reads too; a test holds the two together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
 
 from schemas.base import MAX_TIMESTAMP_MS
 from schemas.windows import MetricWindow
+from streams import metrics
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Timestamp = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP_MS)]
@@ -19,8 +22,8 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$",
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
-class SummaryRecord(msgspec.Struct, frozen=True):
-    """See `schemas.windows.Summary`."""
+class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
+    """See `schemas.windows.Summary`. Its sketch stays JSON until somebody looks at it: few do, and it is most of it."""
 
     count: _Count
     schema_version: int = 1
@@ -30,7 +33,21 @@ class SummaryRecord(msgspec.Struct, frozen=True):
     max: float | None = None
     mean: float | None = None
     m2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    sketch: list[tuple[int, int]] = []
+    buckets: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"[]"), name="sketch")
+
+    @cached_property
+    def sketch(self) -> list[tuple[int, int]]:
+        """(code, count) ascending. A damaged one is counted, and read as empty, as that of a category is."""
+        try:
+            return _pairs.decode(self.buckets)
+        except msgspec.MsgspecError:
+            metrics.SKIPPED.labels("sketch").inc()
+            return []
+
+
+def buckets(sketch: Sequence[tuple[int, int]]) -> msgspec.Raw:
+    """A sketch for a `SummaryRecord`."""
+    return msgspec.Raw(_encoder.encode(sketch))
 
 
 class _Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +88,14 @@ class WindowHead(_Window, frozen=True, kw_only=True):
         return _encoder.encode(self.fields).decode()
 
 
+_pairs = msgspec.json.Decoder(list[tuple[int, int]])
 _decoder = msgspec.json.Decoder(WindowRecord)
 _head_decoder = msgspec.json.Decoder(WindowHead)
 _encoder = msgspec.json.Encoder()
 
 
 def read_window(value: bytes) -> WindowRecord:
-    """A record of `metrics`.
+    """A record of `metrics`; of sketches only that they are JSON.
 
     Raises:
         ValueError: it breaks the contract; the contract's own error where that has one.
@@ -85,7 +103,7 @@ def read_window(value: bytes) -> WindowRecord:
     try:
         return _decoder.decode(value)
     except (msgspec.MsgspecError, RecursionError):
-        return msgspec.convert(MetricWindow.model_validate_json(value).model_dump(), WindowRecord)
+        return _decoder.decode(MetricWindow.model_validate_json(value).model_dump_json())
 
 
 def write_window(window: WindowRecord) -> bytes:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streams.compiled import compiled
 from streams.windows import sketch
-from streams.windows.record import SummaryRecord
+from streams.windows.record import SummaryRecord, buckets
 
 COUNT, MISSING, SUM, MIN, MAX, MEAN, M2 = range(7)
 CELLS = 7
@@ -93,16 +93,16 @@ def merge_rows(into: FloatArray, other: FloatArray, mapping: IntArray) -> None:
         into[at, M2] += other[row, M2] + delta * delta * count * more / total
 
 
-def to_summary(row: list[float], buckets: list[tuple[int, int]]) -> SummaryRecord:
+def to_summary(row: list[float], pairs: list[tuple[int, int]]) -> SummaryRecord:
     """The contract's view of a row. Built without validation (a third of the time): all of it is our own numbers."""
     count, missing, total, low, high, mean, m2 = row
     if count == 0:
-        return SummaryRecord(schema_version=1, count=0, missing=int(missing), sketch=buckets)
+        return SummaryRecord(schema_version=1, count=0, missing=int(missing), buckets=buckets(pairs))
     if not math.isfinite(m2) or not math.isfinite(mean) or not math.isfinite(total):
         total, mean, m2 = _stated(total), _middle(low, high) if math.isnan(mean) else _stated(mean), _stated(m2)
     return SummaryRecord(
         schema_version=1, count=int(count), missing=int(missing), sum=total, min=low, max=high,
-        mean=mean, m2=m2 if m2 > 0.0 else 0.0, sketch=buckets)
+        mean=mean, m2=m2 if m2 > 0.0 else 0.0, buckets=buckets(pairs))
 
 
 def _stated(value: float) -> float:

@@ -196,7 +196,8 @@ class Reader:
         return {(window.model, window.size_ms, window.start_ms): {
             "count": window.count, "errors": window.errors,
             "fields": {name: {key: value for key, value in msgspec.structs.asdict(found).items()
-                              if key != "schema_version"} for name, found in window.fields.items()},
+                              if key not in ("schema_version", "buckets")} | {"sketch": found.sketch}
+                       for name, found in window.fields.items()},
         } for window in self.windows.values() if window.model != "flush"}
 
 

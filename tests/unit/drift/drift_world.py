@@ -13,7 +13,7 @@ from agents.drift.performance import PerformanceEngine
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
 from schemas.windows import window_id
-from streams.windows.record import SummaryRecord, WindowRecord
+from streams.windows.record import SummaryRecord, WindowRecord, buckets
 from streams.state.keyed import KeyedStates
 from streams.windows.sketch import BIAS, LOG_GAMMA
 
@@ -28,12 +28,12 @@ def summary(values: Sequence[float] | FloatArray, sketched: bool = True) -> Summ
     missing = len(given) - len(present)
     if not len(present):
         return SummaryRecord(schema_version=1, count=0, missing=missing, sum=0.0, min=None, max=None,
-                                       mean=None, m2=0.0, sketch=[])
+                                       mean=None, m2=0.0)
     codes, counts = np.unique(_codes(present), return_counts=True)
     return SummaryRecord(
         schema_version=1, count=len(present), missing=missing, sum=float(present.sum()), min=float(present.min()),
         max=float(present.max()), mean=float(present.mean()), m2=float(present.var() * len(present)),
-        sketch=list(zip(codes.tolist(), counts.tolist(), strict=True)) if sketched else [])
+        buckets=buckets(list(zip(codes.tolist(), counts.tolist(), strict=True)) if sketched else []))
 
 
 def _codes(values: FloatArray) -> NDArray[np.int64]:
@@ -61,7 +61,7 @@ def classes(name: str, values: Iterable[str]) -> dict[str, SummaryRecord]:
     for value in values:
         found[value] = found.get(value, 0) + 1
     return {f"{name}={value}": SummaryRecord(schema_version=1, count=n, missing=0, sum=float(n), min=1.0,
-                                                       max=1.0, mean=1.0, m2=0.0, sketch=[])
+                                                       max=1.0, mean=1.0, m2=0.0)
             for value, n in found.items()}
 
 

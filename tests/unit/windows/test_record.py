@@ -9,25 +9,25 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.windows import MetricWindow, Summary
-from streams.windows.record import SummaryRecord, WindowRecord, read_head, read_window, write_window
+from streams import metrics
+from streams.windows.record import SummaryRecord, WindowRecord, buckets, read_head, read_window, write_window
 
 FULL = WindowRecord(
     environment="prod", model="churn", version="3", component="model", window_id="w-1-1000-0-2", start_ms=5_000,
     size_ms=1_000, partition=2, count=4, errors=1, revision=1, closed_ms=7_000,
     fields={"latency_ms": SummaryRecord(count=3, missing=1, sum=6.0, min=1.0, max=3.0, mean=2.0, m2=2.0,
-                                        sketch=[(-3, 1), (40, 2)]),
+                                        buckets=buckets([(-3, 1), (40, 2)])),
             "prediction=yes": SummaryRecord(count=4)})
 
 
 def test_both_forms_have_the_same_fields() -> None:
     for quick, contract in ((WindowRecord, MetricWindow), (SummaryRecord, Summary)):
-        assert {field.name for field in msgspec.structs.fields(quick)} == set(contract.model_fields)
+        assert {field.encode_name for field in msgspec.structs.fields(quick)} == set(contract.model_fields)
 
 
 def test_what_one_writes_the_other_reads() -> None:
     contract = MetricWindow.model_validate_json(write_window(FULL))
-    assert contract.model_dump() == msgspec.to_builtins(FULL, builtin_types=(tuple,)) | {
-        "fields": {name: field.model_dump() for name, field in contract.fields.items()}}
+    assert contract.model_dump(mode="json") == json.loads(write_window(FULL))
     assert read_window(contract.model_dump_json().encode()) == FULL
     assert json.loads(FULL.fields_json()) == json.loads(write_window(FULL))["fields"]
 
@@ -37,6 +37,16 @@ def test_what_only_the_contract_reads_is_read_by_it() -> None:
     del body["component"], body["revision"]
     body["start_ms"] = "1970-01-01T00:00:05Z"
     assert read_window(json.dumps(body).encode()) == msgspec.structs.replace(FULL, revision=0)
+
+
+def test_a_sketch_is_read_when_it_is_wanted_and_a_damaged_one_is_counted() -> None:
+    assert FULL.fields["latency_ms"].sketch == [(-3, 1), (40, 2)]
+    assert FULL.fields["prediction=yes"].sketch == []
+    before = metrics.SKIPPED.labels("sketch")._value.get()
+    body = json.loads(write_window(FULL))
+    body["fields"]["latency_ms"]["sketch"] = [[1, "many"]]
+    assert read_window(json.dumps(body).encode()).fields["latency_ms"].sketch == []
+    assert metrics.SKIPPED.labels("sketch")._value.get() == before + 1
 
 
 def test_a_head_is_the_window_with_its_summaries_as_they_came() -> None:
