@@ -44,7 +44,7 @@ BEFORE_S, AFTER_S = {True: 4.0, False: 12.0}, {True: 2.0, False: 6.0}
 AWAY_S = {True: 3.0, False: 60.0}
 FRESH_S, PATIENCE_S = 0.5, 180.0
 SIZE_MS = 1_000
-DISK_MB = 160
+DISK_MB = 400
 LATER_MS = 200_000
 
 
@@ -186,6 +186,11 @@ def main(quick: bool) -> dict[str, Any]:
         except _NotHereError as error:
             console.print(f"{name} was not run: {error}")
             found[name] = {"not_run": str(error)}
+        except AssertionError as error:
+            console.print(f"{name} did not recover: {error}")
+            found[name] = {"failed": str(error)[:500]}
+        else:
+            console.print(", ".join(f"{key} {value:,}" for key, value in found[name].items()))
     _print(found)
     return {"bench": "recovery", "quick": quick, "events_per_s": RATE[quick], "machine": machine(), "faults": found}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
+from reference.windows import windows_of
 from streams.windows.record import read_window, WindowRecord, write_window
 from streams.windows.written import window as window_record
 from streams.batch import Decoder, Limits
 from streams.records import RecordBatch
 from streams.state.keyed import META, Frozen, KeyedStates
-from streams.windows.sketch import bucket
 
 SIZES = (1_000, 5_000, 20_000)
 BASE = 1_700_000_000_000
@@ -35,101 +33,11 @@ def options(delay_ms: int = 500, grace_ms: int = 4_000) -> AggregationOptions:
 OPTIONS = st.sampled_from([options(), options(grace_ms=25_000), options(0, 0), options(3_000, 12_000)])
 
 
-# -- the reference: Welford event by event, Chan's merge in time order, in plain Python -------------------------
-
-
-@dataclass
-class Cells:
-    count: int = 0
-    missing: int = 0
-    sum: float = 0.0
-    min: float = math.inf
-    max: float = -math.inf
-    mean: float = 0.0
-    m2: float = 0.0
-    sketch: dict[int, int] = field(default_factory=dict)
-
-    def add(self, value: float | None, sketched: bool) -> None:
-        if value is None:
-            self.missing += 1
-            return
-        self.count += 1
-        self.sum += value
-        self.min, self.max = min(self.min, value), max(self.max, value)
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.m2 += delta * (value - self.mean)
-        if sketched:
-            code = bucket(value)
-            self.sketch[code] = self.sketch.get(code, 0) + 1
-
-    def merge(self, other: Cells) -> None:
-        self.missing += other.missing
-        for code, count in other.sketch.items():
-            self.sketch[code] = self.sketch.get(code, 0) + count
-        if not other.count:
-            return
-        self.sum += other.sum
-        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
-        if not self.count:
-            self.mean, self.m2 = other.mean, other.m2
-        else:
-            delta, total = other.mean - self.mean, self.count + other.count
-            self.mean += delta * other.count / total
-            self.m2 += other.m2 + delta * delta * self.count * other.count / total
-        self.count += other.count
-
-    def stated(self) -> dict[str, Any]:
-        some = self.count > 0
-        return {"count": self.count, "missing": self.missing, "sum": self.sum, "min": self.min if some else None,
-                "max": self.max if some else None, "mean": self.mean if some else None, "m2": self.m2,
-                "sketch": sorted(self.sketch.items())}
-
-
-@dataclass
-class Window:
-    count: int = 0
-    errors: int = 0
-    fields: dict[str, Cells] = field(default_factory=dict)
-
-    def merge(self, other: Window) -> None:
-        self.count += other.count
-        self.errors += other.errors
-        for name, cells in other.fields.items():
-            self.fields.setdefault(name, Cells()).merge(cells)
-
-    def stated(self) -> dict[str, Any]:
-        return {"count": self.count, "errors": self.errors,
-                "fields": {name: cells.stated() for name, cells in self.fields.items()}}
-
-
-def values(found: dict[str, Any]) -> Iterator[tuple[str, float | None, bool]]:
-    yield "latency_ms", found["latency_ms"], True
-    yield f"prediction={found['prediction']}", 1.0, False
-    for name, value in found["features"].items():
-        yield f"feature.{name}", value, True
-
-
 def reference(events: list[dict[str, Any]], at: AggregationOptions) -> tuple[dict[Any, dict[str, Any]], set[int]]:
     """(model, size, start) -> what its window must say in the end; and the numbers of events that were too late."""
-    windows: dict[Any, Window] = {}
-    newest, late = -math.inf, set()
-    for number, found in enumerate(events):
-        start = found["ts"] // SIZES[0] * SIZES[0]
-        if start + SIZES[0] + at.grace_ms <= newest - at.delay_ms:
-            late.add(number)
-        else:
-            window = windows.setdefault((found["model"], SIZES[0], start), Window())
-            window.count += 1
-            window.errors += found["error"] is not None
-            for name, value, sketched in values(found):
-                window.fields.setdefault(name, Cells()).add(value, sketched)
-        newest = max(newest, found["ts"])
-    for fine, coarse in itertools.pairwise(SIZES):
-        for (model, size, start), window in sorted(windows.items()):
-            if size == fine:
-                windows.setdefault((model, coarse, start // coarse * coarse), Window()).merge(window)
-    return {key: window.stated() for key, window in windows.items() if key[0] != "flush"}, late
+    found = windows_of(events, at)
+    return {(series[1], size, start): stated for (series, size, start), stated in found.stated().items()
+            if series[1] != "flush"}, found.late
 
 
 # -- streams, batches, crashes ------------------------------------------------------------------------------------
