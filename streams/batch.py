@@ -11,7 +11,7 @@ so that counting categories is the same work as summing numbers. A missing featu
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
@@ -63,6 +63,16 @@ class TelemetryBatch:
 
     def __len__(self) -> int:
         return len(self.ts_ms)
+
+    def part(self, low: int, high: int) -> TelemetryBatch:
+        """Rows from `low` to `high`, as views; names, ids and what was rejected stay the whole batch's."""
+        if (low, high) == (0, len(self)):
+            return self
+        rows, values = slice(low, high), slice(int(self.start[low]), int(self.start[high]))
+        return replace(self, offset=self.offset[rows], position=self.position[rows], ts_ms=self.ts_ms[rows],
+                       series=self.series[rows], error=self.error[rows], start=self.start[low:high + 1] - values.start,
+                       field=self.field[values], value=self.value[values],
+                       event_ids=self.event_ids[rows], trace_ids=self.trace_ids[rows])
 
 
 class _Fault(Exception):

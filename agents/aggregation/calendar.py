@@ -19,7 +19,8 @@ class Calendar:
         self._grace_ms = grace_ms
         self._known: set[PaneKey] = set()
         self._parts: dict[PaneKey, set[int]] = defaultdict(set)
-        self._to_close: list[tuple[int, int, PaneKey]] = []     # (end, size, key): finer panes first
+        self._closes_ms: dict[PaneKey, int] = {}                # of panes that have not closed
+        self._to_close: list[tuple[int, int, PaneKey]] = []     # (when, size, key): finer panes first
         self._to_drop: list[tuple[int, PaneKey]] = []           # (last use, key)
 
     def __len__(self) -> int:
@@ -30,32 +31,49 @@ class Calendar:
         """True if a pane has not been emitted yet."""
         return bool(self._to_close or self.foreign)
 
-    def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool]) -> None:
-        """Plan a pane's end, and its parents' with it. A pane is kept until its parent can change no more."""
+    def __contains__(self, key: PaneKey) -> bool:
+        return key in self._known
+
+    def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool], late_ms: int | None = None) -> None:
+        """Plan a pane's end, and its parents' with it. A pane is kept until its parent can change no more.
+
+        late_ms: the watermark at its first event, if it was over by then. Such a pane closes the length of a finest
+        pane later, not with that event: a producer that lags behind the others has whole windows, too.
+        """
         if key in self._known:
             return
         self._known.add(key)
         if not emitted(key):
-            heapq.heappush(self._to_close, (key.end_ms, key.size_ms, key))
+            closes_ms = key.end_ms
+            if late_ms is not None and late_ms >= key.end_ms:
+                closes_ms = late_ms + self._grid.finest_ms
+            self._closes_ms[key] = closes_ms
+            heapq.heappush(self._to_close, (closes_ms, key.size_ms, key))
         parent = self._grid.parent(key)
         heapq.heappush(self._to_drop, (self.last_use_ms(key), key))
         if parent is not None:
             self._parts[parent].add(key.start_ms)
-            self.add(parent, emitted)
+            self.add(parent, emitted, late_ms)
+
+    def closes_ms(self, key: PaneKey) -> int | None:
+        """The watermark that closes a pane; None for one that has closed, or is not known."""
+        return self._closes_ms.get(key)
 
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
-        return (self._grid.parent(key) or key).end_ms + self._grace_ms
+        return (self._grid.parent(key) or key).end_ms + self._grace_ms + self._grid.finest_ms
 
     def parts(self, key: PaneKey) -> list[PaneKey]:
         """The finer panes that a coarser one is made of, in time order."""
         size = self._grid.finer_ms(key.size_ms)
         return [PaneKey(key.series, size, start) for start in sorted(self._parts[key])]
 
-    def closing(self, watermark_ms: int) -> Iterator[PaneKey]:
-        """Take out the panes that end at or before the watermark: by end, finer ones first."""
+    def closing(self, watermark_ms: int) -> Iterator[tuple[PaneKey, int]]:
+        """Take out the panes that close at or before the watermark, with when they do."""
         while self._to_close and self._to_close[0][0] <= watermark_ms:
-            yield heapq.heappop(self._to_close)[2]
+            closes_ms, _, key = heapq.heappop(self._to_close)
+            del self._closes_ms[key]
+            yield key, closes_ms
 
     def over(self, watermark_ms: int) -> Iterator[PaneKey]:
         """Take out the panes that nothing can change or need any more."""

@@ -6,23 +6,27 @@ do not depend on how the log was cut into batches.
 
 Event time. The watermark of a partition is its newest event's time minus `delay_ms`, as it stands *before* each
 event: a pane closes when the watermark passes its end; an event for a closed pane amends it until the watermark
-passes end + grace; after that the event is too late. An idle clock may close panes earlier, but never makes an event
-too late. A pane stays in memory until its parent can no longer be amended.
+passes end + grace; after that the event is too late. A pane whose first event comes after its end closes the length of
+a finest pane after that event. What a pane says when it closes is what came before that, however the log was cut into
+batches (see `cutting`). An idle clock may close panes earlier, but never makes an event too late. A pane stays in
+memory until its parent can no longer be amended.
 """
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.aggregation import cutting
 from agents.aggregation.calendar import Calendar
-from agents.aggregation.intake import Intake
+from agents.aggregation.intake import Intake, Touched
 from agents.aggregation.options import AggregationOptions
-from agents.aggregation.state import Codec, State, States, meta, pane
+from agents.aggregation.state import Codec, Meta, State, States, meta, pane
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
 from streams.windows import grouping, sketch, summary, watermark, written
@@ -66,10 +70,11 @@ class AggregationEngine(Generic[W]):
         keys, buckets = np.zeros(1, np.int64), np.zeros(1, np.int32)
         grouping.distinct(keys)
         grouping.by_group(keys, 1)
-        grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), 0, keys, 1)
+        grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy())
         sketch.merged(buckets, keys, buckets, keys)
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
+        cutting.warm()
         written.warm()
 
     def run(self, batch: TelemetryBatch, states: States, topic: str, now_ms: int = 0) -> AggregationResult[W]:
@@ -79,22 +84,51 @@ class AggregationEngine(Generic[W]):
         first_row = int(np.searchsorted(batch.offset, entry.fence.get(topic, -1), side="right"))
         if first_row == len(batch):
             return AggregationResult([], np.empty(0, np.int64))
-        ts_ms, of_partition, options = batch.ts_ms[first_row:], meta(entry), self.options
-        late = watermark.too_late(ts_ms, of_partition.newest_ms, self.grid.finest_ms, options.delay_ms,
-                                  options.grace_ms)
-        touched = self.intake.add(batch, first_row, late, states, topic)
-        for item in touched:
-            calendar.add(item.key, lambda key: _emitted(key, states))
-        of_partition.newest_ms = max(of_partition.newest_ms, int(ts_ms.max()))
+        rest, of_partition, options = batch.part(first_row, len(batch)), meta(entry), self.options
+        newest_ms = watermark.newest_before(rest.ts_ms, of_partition.newest_ms)
+        over_ms = watermark.closing_ms(newest_ms, options.delay_ms)
+        late = watermark.too_late(rest.ts_ms, over_ms, self.grid.finest_ms, options.grace_ms)
+        edges = [0, *cutting.cuts(rest, late, over_ms, self.grid, self._closes_ms(calendar, states)), len(rest)]
+        windows = self._let_go(states, int(over_ms[-1]))
+        fences: dict[str, int] = {}
+        for low, high in itertools.pairwise(edges):
+            part = rest.part(low, high)
+            touched = self.intake.add(part, late[low:high], states, topic, fences)
+            of_partition.newest_ms = max(int(newest_ms[high - 1]), int(part.ts_ms[-1]))
+            windows += self._close(touched, over_ms[low:high], states, of_partition)
         of_partition.too_late += int(late.sum())
         states.touch(entry, topic, batch.last_offset)
-        over_ms = watermark.closing_ms(of_partition.newest_ms, options.delay_ms)
-        amended = [item.key for item in touched if pane(item.entry).emitted]
-        windows = self._let_go(states, over_ms) + self._emit([*amended, *calendar.closing(over_ms)], states, over_ms)
-        for key in calendar.over(over_ms):
-            states.drop(key.text())
-        of_partition.over_ms = max(of_partition.over_ms, over_ms)
         return AggregationResult(windows, np.flatnonzero(late) + first_row)
+
+    def _close(self, touched: list[Touched], over_ms: NDArray[np.int64], states: States,
+               of_partition: Meta) -> list[W]:
+        """Emit what is over or amended after some rows, and drop what nothing needs any more.
+
+        over_ms (n,): the watermark before each of the rows.
+        """
+        calendar = self._calendar(states)
+        for item in touched:
+            if item.key not in calendar:
+                born_ms = int(over_ms[item.row])
+                late_ms = pane(item.entry).late_ms = born_ms if born_ms >= item.key.end_ms else None
+                calendar.add(item.key, lambda key: _emitted(key, states), late_ms)
+        now_ms = watermark.closing_ms(of_partition.newest_ms, self.options.delay_ms)
+        amended = ((item.key, item.key.end_ms) for item in touched if pane(item.entry).emitted)
+        windows = self._emit({**dict(amended), **dict(calendar.closing(now_ms))}, states, now_ms)
+        for key in calendar.over(now_ms):
+            states.drop(key.text())
+        of_partition.over_ms = max(of_partition.over_ms, now_ms)
+        return windows
+
+    @staticmethod
+    def _closes_ms(calendar: Calendar, states: States) -> Callable[[PaneKey], int]:
+        def closes_ms(key: PaneKey) -> int:
+            planned = calendar.closes_ms(key)
+            if planned is not None:
+                return planned
+            return cutting.CLOSED if key in calendar else cutting.UNKNOWN
+
+        return closes_ms
 
     def idle(self, states: States, now_ms: int) -> list[W]:
         """Close what the wall clock says is over, when no batch has come for `idle_ms`."""
@@ -105,28 +139,28 @@ class AggregationEngine(Generic[W]):
         if waited < self.options.idle_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
             return []
         over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms, waited)
-        return self._let_go(states, over_ms) + self._emit(calendar.closing(over_ms), states, over_ms)
+        return self._let_go(states, over_ms) + self._emit(dict(calendar.closing(over_ms)), states, over_ms)
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _emit(self, keys: Iterable[PaneKey], states: States, over_ms: int) -> list[W]:
+    def _emit(self, due: dict[PaneKey, int], states: States, over_ms: int) -> list[W]:
         """Emit panes that close or are amended, and the emitted parents that they change: each once.
 
-        Computed finer first; handed on in time order, so that no reader sees one series run ahead of another.
+        due: when each closes. Computed finer first; handed on in the order in which they close, so that no reader sees
+        one series run ahead of another, and all see the same order.
         """
-        windows: list[tuple[int, int, W]] = []
-        due = set(keys)
+        windows: list[tuple[tuple[int, int, int], W]] = []
         for size in self.grid.sizes_ms:
             for key in sorted(key for key in due if key.size_ms == size):
                 entry = states.entry(key.text())
                 if size != self.grid.finest_ms:
                     self._roll_up(key, entry, states)
-                windows.append((key.end_ms, size, self._write(key, _emitted_now(key, entry, states), states.partition,
-                                                              over_ms)))
+                windows.append(((due[key], key.end_ms, size),
+                                self._write(key, _emitted_now(key, entry, states), states.partition, over_ms)))
                 parent = self.grid.parent(key)
                 if parent is not None and _emitted(parent, states):
-                    due.add(parent)
-        return [window for _, _, window in sorted(windows, key=_in_time)]
+                    due.setdefault(parent, parent.end_ms)
+        return [window for _, window in sorted(windows, key=lambda item: item[0])]
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
@@ -149,13 +183,17 @@ class AggregationEngine(Generic[W]):
         """Plan the panes that have rows. Leftovers go: rows that a crash kept from being deleted with their siblings,
         perhaps older than what was emitted of them. A parent must not be made anew from those that are left."""
         over_ms = meta(states.entry(META)).over_ms
+        kept: list[tuple[int, PaneKey]] = []
         for key in list(map(PaneKey.parse, states.keys())):
             if not self._fits(key, states):
                 calendar.foreign.append(key)
             elif calendar.last_use_ms(key) <= over_ms:
                 states.drop(key.text())
             else:
-                calendar.add(key, lambda key: _emitted(key, states))
+                late_ms = pane(states.entry(key.text())).late_ms
+                kept.append((watermark.NEVER_MS if late_ms is None else late_ms, key))
+        for late_ms, key in sorted(kept):      # a parent closes by the first of its parts
+            calendar.add(key, lambda key: _emitted(key, states), None if late_ms == watermark.NEVER_MS else late_ms)
 
     def _fits(self, key: PaneKey, states: States) -> bool:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
@@ -172,10 +210,6 @@ class AggregationEngine(Generic[W]):
                 windows.append(self._write(key, pane(states.entry(key.text())), states.partition, over_ms))
             states.drop(key.text())
         return windows
-
-
-def _in_time(item: tuple[int, int, W]) -> tuple[int, int]:
-    return item[:2]
 
 
 def _emitted(key: PaneKey, states: States) -> bool:

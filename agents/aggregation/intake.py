@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.aggregation.cutting import panes_of
 from agents.aggregation.state import State, States, pane
 from streams.batch import TelemetryBatch
 from streams.state.keyed import Entry
@@ -25,10 +26,11 @@ IntArray = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Touched:
-    """A pane that took in events."""
+    """A pane that took in events, and the first row of the batch that it took in."""
 
     key: PaneKey
     entry: Entry[State]
+    row: int = -1
 
 
 class Intake:
@@ -40,45 +42,39 @@ class Intake:
         self._size_ms = size_ms
         self._layouts = layouts
 
-    def add(self, batch: TelemetryBatch, first_row: int, leave_out: NDArray[np.bool_], states: States,
-            topic: str) -> list[Touched]:
-        """Add rows from `first_row` on, but those left out (n - first_row,) and those that a pane's fence includes."""
-        pane_of_row, keys = self._panes(batch, first_row, leave_out)
+    def add(self, batch: TelemetryBatch, leave_out: NDArray[np.bool_], states: States, topic: str,
+            fences: dict[str, int]) -> list[Touched]:
+        """Add rows, but those left out (n,) and those that a pane's fence includes.
+
+        `fences`: of panes as they were before the batch, kept here where a batch is added in parts.
+        """
+        pane_of_row, keys = panes_of(batch, self._size_ms, leave_out)
         found = [Touched(key, states.entry(key.text())) for key in keys]
-        fences = np.array([item.entry.fence.get(topic, -1) for item in found], np.int64)
-        if len(found) and batch.offset[first_row] <= fences.max():
-            included = batch.offset[first_row:] <= fences[pane_of_row]
-            pane_of_row[included] = -1
-        used = pane_of_row[pane_of_row >= 0]
-        counts = np.bincount(used, minlength=len(found)).tolist()
-        errors = np.bincount(used[batch.error[first_row:][pane_of_row >= 0]], minlength=len(found)).tolist()
+        includes = np.array([fences.setdefault(item.entry.key, item.entry.fence.get(topic, -1)) for item in found],
+                            np.int64)
+        if len(found) and batch.offset[0] <= includes.max():
+            pane_of_row[batch.offset <= includes[pane_of_row]] = -1
+        used = pane_of_row >= 0
+        counts = np.bincount(pane_of_row[used], minlength=len(found)).tolist()
+        errors = np.bincount(pane_of_row[used & batch.error], minlength=len(found)).tolist()
         for item, count, failed in zip(found, counts, errors, strict=True):
             pane(item.entry).count += count
             pane(item.entry).errors += failed
-        self._add_values(batch, first_row, pane_of_row, [pane(item.entry) for item in found])
+        self._add_values(batch, pane_of_row, [pane(item.entry) for item in found])
         touched = [item for item, count in zip(found, counts, strict=True) if count]
+        first = np.empty(len(found), np.int64)
+        first[pane_of_row[used][::-1]] = np.flatnonzero(used)[::-1]
+        for item, row, count in zip(found, first.tolist(), counts, strict=True):
+            item.row = row if count else -1
         for item in touched:
             states.touch(item.entry, topic, batch.last_offset)
         return touched
 
-    def _panes(self, batch: TelemetryBatch, first_row: int,
-               leave_out: NDArray[np.bool_]) -> tuple[IntArray, list[PaneKey]]:
-        """The pane of every row from `first_row` on (-1: none), and the panes' keys."""
-        starts = batch.ts_ms[first_row:] // self._size_ms
-        low = int(starts.min())
-        span = int(starts.max()) - low + 1
-        codes = batch.series[first_row:].astype(np.int64) * span + (starts - low)
-        codes[leave_out] = -1
-        pane_of_row, found = grouping.distinct(codes)
-        return pane_of_row, [PaneKey(batch.keys[code // span], self._size_ms, (code % span + low) * self._size_ms)
-                             for code in found.tolist()]
-
-    def _add_values(self, batch: TelemetryBatch, first_row: int, pane_of_row: IntArray, found: list[Pane]) -> None:
+    def _add_values(self, batch: TelemetryBatch, pane_of_row: IntArray, found: list[Pane]) -> None:
         fields = len(batch.fields)
         if not fields or not found:
             return
-        cell_of_value, cells = grouping.distinct(
-            grouping.cell_keys(batch.start, batch.field, first_row, pane_of_row, fields))
+        cell_of_value, cells = grouping.distinct(grouping.cell_keys(batch.start, batch.field, pane_of_row, fields))
         slot_of_cell, folded = self._slots(cells, fields, batch.fields, found)
         if folded.any() or (slot_of_cell < 0).any():
             self._count_kept_out(cell_of_value, cells // fields, slot_of_cell < 0, folded, found)

@@ -44,11 +44,13 @@ class Texts(Sequence[str | None]):
     @overload
     def __getitem__(self, at: int) -> str | None: ...
     @overload
-    def __getitem__(self, at: slice) -> list[str | None]: ...
+    def __getitem__(self, at: slice) -> Texts: ...
 
-    def __getitem__(self, at: int | slice) -> str | list[str | None] | None:
+    def __getitem__(self, at: int | slice) -> str | Texts | None:
         if isinstance(at, slice):
-            return [self[row] for row in range(*at.indices(len(self)))]
+            rows = range(len(self))[at]
+            others = {rows.index(row): text for row, text in self._others.items() if row in rows}
+            return Texts(self._data, self._spans[at], others)
         row = range(len(self))[at]
         if row in self._others:
             return self._others[row]

@@ -75,16 +75,15 @@ def by_group(groups: IntArray, count: int) -> tuple[IntArray, IntArray]:
 
 
 @compiled
-def cell_keys(start: IntArray, field: NDArray[np.int32], first_row: int, pane_of_row: IntArray,
-              fields: int) -> IntArray:
-    """(m,) pane * fields + field of every value; -1 for rows before `first_row` and rows without a pane (-1).
+def cell_keys(start: IntArray, field: NDArray[np.int32], pane_of_row: IntArray, fields: int) -> IntArray:
+    """(m,) pane * fields + field of every value; -1 for rows without a pane (-1).
 
-    start (n + 1,): the values of row i are start[i]:start[i + 1]. pane_of_row (n - first_row,).
+    start (n + 1,): the values of row i are start[i]:start[i + 1]. pane_of_row (n,).
     """
     keys = np.full(len(field), -1, np.int64)
     for row in range(len(pane_of_row)):
         pane = pane_of_row[row]
         if pane >= 0:
-            for at in range(start[first_row + row], start[first_row + row + 1]):
+            for at in range(start[row], start[row + 1]):
                 keys[at] = pane * fields + field[at]
     return keys

@@ -2,7 +2,7 @@
 
 A pane's bytes are one MessagePack array; the row around them carries the checksum.
 
-    format, count, errors, ignored values, revision, emitted, [names],
+    format, count, errors, ignored values, revision, emitted, late, [names],
     table (rows of 7 float64), sketch keys (int32, each less the one before), sketch counts (int32 or int64)
 
 Arrays are little-endian.
@@ -22,7 +22,7 @@ from streams.windows import sketch, summary
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
 
-FORMAT = 1
+FORMAT = 2
 _UNIT = "\x1f"
 #: Above every size.
 _FAR_MS = 10**14
@@ -89,9 +89,12 @@ class Grid:
 
 
 class Pane:
-    """Everything about one series in one span; bounded, mergeable. Row i of `table` is field `layout.names[i]`."""
+    """Everything about one series in one span; bounded, mergeable. Row i of `table` is field `layout.names[i]`.
 
-    __slots__ = ("count", "emitted", "errors", "ignored", "layout", "revision", "sketches", "table")
+    late_ms: the watermark at the first event, if the pane was over by then; else None.
+    """
+
+    __slots__ = ("count", "emitted", "errors", "ignored", "late_ms", "layout", "revision", "sketches", "table")
 
     def __init__(self, layout: Layout) -> None:
         self.count = 0
@@ -99,6 +102,7 @@ class Pane:
         self.ignored = 0
         self.revision = 0
         self.emitted = False
+        self.late_ms: int | None = None
         self.layout = layout
         self.table = summary.empty_rows(len(layout.names))
         self.sketches = sketch.Sketches()
@@ -129,7 +133,8 @@ class Pane:
         """The pane as bytes; see the module's docstring."""
         keys, counts = self.sketches.arrays()
         return msgspec.msgpack.encode((
-            FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted, self.layout.names,
+            FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted, self.late_ms,
+            self.layout.names,
             self.table.astype("<f8").tobytes(), np.diff(keys, prepend=np.int32(0)).astype("<i4").tobytes(),
             counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4").tobytes()))
 
@@ -144,10 +149,10 @@ class Pane:
             parts: Any = msgspec.msgpack.decode(data)
             if parts[0] != FORMAT:
                 raise PaneFormatError(f"pane format {parts[0]} is not known; this release reads {FORMAT}")
-            _, count, errors, ignored, revision, emitted, names, table, keys, counts = parts
+            _, count, errors, ignored, revision, emitted, late_ms, names, table, keys, counts = parts
             pane = Pane(layouts.of(tuple(names)))
-            pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted = (
-                count, errors, ignored, revision, emitted)
+            pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted, pane.late_ms = (
+                count, errors, ignored, revision, emitted, late_ms)
             pane.table = np.frombuffer(table, "<f8").astype(np.float64).reshape(len(names), summary.CELLS)
             steps = np.frombuffer(keys, "<i4")
             numbers = np.frombuffer(counts, "<i4" if len(counts) == len(keys) else "<i8").astype(np.int64)

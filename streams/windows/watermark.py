@@ -9,10 +9,13 @@ event too late. Milliseconds throughout.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+Time = TypeVar("Time", int, IntArray)
 
 #: `newest_ms` of a partition that has seen no event.
 NEVER_MS = -(1 << 62)
@@ -23,13 +26,15 @@ def newest_before(ts_ms: IntArray, newest_ms: int) -> IntArray:
     return np.maximum.accumulate(np.concatenate((np.array([newest_ms], np.int64), ts_ms[:-1])))
 
 
-def too_late(ts_ms: IntArray, newest_ms: int, size_ms: int, delay_ms: int, grace_ms: int) -> NDArray[np.bool_]:
-    """(n,) True for events whose pane of `size_ms` had ended, grace included, when they came."""
-    ends = ts_ms - ts_ms % size_ms + size_ms
-    late: NDArray[np.bool_] = ends + grace_ms <= newest_before(ts_ms, newest_ms) - delay_ms
+def too_late(ts_ms: IntArray, over_ms: IntArray, size_ms: int, grace_ms: int) -> NDArray[np.bool_]:
+    """(n,) True for events whose pane of `size_ms` had ended, grace included, when they came.
+
+    over_ms (n,): the watermark before each.
+    """
+    late: NDArray[np.bool_] = ts_ms - ts_ms % size_ms + size_ms + grace_ms <= over_ms
     return late
 
 
-def closing_ms(newest_ms: int, delay_ms: int, idle_ms: int = 0) -> int:
+def closing_ms(newest_ms: Time, delay_ms: int, idle_ms: int = 0) -> Time:
     """Panes that end at or before this are closed; `idle_ms` is wall time gone by since the last event."""
     return newest_ms + idle_ms - delay_ms

@@ -156,6 +156,20 @@ def newest(log: Log) -> dict[str, dict[str, Any]]:
     return found
 
 
+def first_copies(log: Log) -> dict[Any, dict[str, Any]]:
+    """What each finest window said when it closed."""
+    found: dict[Any, dict[str, Any]] = {}
+    for _, value in log.metrics:
+        window = msgspec.json.decode(value)
+        if window["size_ms"] == WINDOWS.granularities_ms[0]:
+            found.setdefault(key_of(window), stated(window))
+    return found
+
+
+def key_of(w: dict[str, Any]) -> Any:
+    return (w["environment"], w["model"], w["version"], w["component"]), w["size_ms"], w["start_ms"]
+
+
 def stated(window: dict[str, Any]) -> dict[str, Any]:
     return {"count": window["count"], "errors": window["errors"], "fields": {
         name: {key: [tuple(pair) for pair in value] if key == "sketch" else value
@@ -168,10 +182,9 @@ def check(events: list[dict[str, Any]], number: int, log: Log) -> plain.Drift:
     windows, scores = Windows(WINDOWS), plain.Scores(SCORING)
     drift = plain.Drift(DRIFT, number)
     plain.run(events, windows, scores, drift)
-    got = {((w["environment"], w["model"], w["version"], w["component"]), w["size_ms"], w["start_ms"]): stated(w)
-           for w in newest(log).values()}
-    last = {key for key in windows.panes if key[0][1] == "flush"}
-    assert got == {key: value for key, value in windows.stated().items() if key[0][1] != "flush"}, last
+    got = {key_of(window): stated(window) for window in newest(log).values()}
+    assert got == {key: value for key, value in windows.stated().items() if key[0][1] != "flush"}
+    assert first_copies(log) == dict(windows.first)
     assert sorted((a.event_id, a.score, a.threshold) for a in log.anomalies.values()) == sorted(scores.alarms)
     assert log.drift == {event.drift_id: event for event in drift.events}
     assert scores.alarms

@@ -117,7 +117,7 @@ class Windows:
         self.first: list[tuple[Key, dict[str, Any]]] = []
         self.late: set[int] = set()
         self._newest = -math.inf
-        self._open: set[Key] = set()
+        self._closes: dict[Key, float] = {}
 
     def add(self, number: int, found: dict[str, Any]) -> list[tuple[Key, dict[str, Any]]]:
         """Take in the event of that number; the finest windows that it closes."""
@@ -127,16 +127,17 @@ class Windows:
             self.late.add(number)
         else:
             if key not in self.panes:
-                self._open.add(key)
+                over = self._newest - self.options.delay_ms
+                self._closes[key] = start + self.finest if over < start + self.finest else over + self.finest
             self.panes.setdefault(key, Window()).add(found)
         self._newest = max(self._newest, found["ts"])
         return self._close(self._newest - self.options.delay_ms)
 
     def _close(self, watermark: float) -> list[tuple[Key, dict[str, Any]]]:
-        over = sorted((key for key in self._open if key[2] + self.finest <= watermark),
-                      key=lambda key: (key[2], key[0]))
-        self._open -= set(over)
-        closed = [(key, self.panes[key].stated()) for key in over]
+        over = sorted((closes, key[2], key) for key, closes in self._closes.items() if closes <= watermark)
+        closed = [(key, self.panes[key].stated()) for _, _, key in over]
+        for _, _, key in over:
+            del self._closes[key]
         self.first += closed
         return closed
 

@@ -55,6 +55,19 @@ def test_an_array_is_events_in_order_and_one_bad_event_leaves_the_others() -> No
     assert json.loads(base64.b64decode(refused.payload_base64)) == bad
 
 
+def test_a_part_of_a_batch_is_the_batch_of_its_rows() -> None:
+    events = [GOOD | {"event_id": f"é{at}" if at % 2 else f"e{at}", "features": {"x": at}, "error": "e" * at or None}
+              for at in range(5)]
+    whole = decode(*(json.dumps(event).encode() for event in events))
+    part = whole.part(1, 4)
+    assert part.event_ids == ["é1", "e2", "é3"]
+    assert part.offset.tolist() == [1, 2, 3]
+    assert [values_of(part, row) for row in range(3)] == [values_of(whole, row) for row in range(1, 4)]
+    assert part.part(1, 2).event_ids == ["e2"]
+    assert values_of(part.part(2, 3), 0)["feature.x"] == 3.0
+    assert len(whole.part(2, 2)) == 0
+
+
 @pytest.mark.parametrize(("value", "reason", "field"), [
     (None, "empty", ""),
     (b"", "empty", ""),

@@ -29,7 +29,7 @@ def test_by_group_lists_the_positions_of_each_group_in_order(groups: list[int]) 
         assert order[edges[group]:edges[group + 1]].tolist() == [at for at, g in enumerate(groups) if g == group]
 
 
-def test_cells_of_rows_without_a_pane_and_of_rows_before_the_first_are_left_out() -> None:
+def test_cells_of_rows_without_a_pane_are_left_out() -> None:
     start, field = np.array([0, 2, 3, 3, 5]), np.array([0, 1, 1, 0, 2], np.int32)
-    assert cell_keys(start, field, 1, np.array([4, -1, 0]), 3).tolist() == [-1, -1, 13, 0, 2]
-    assert cell_keys(start, field, 0, np.array([-1, 1, 0, 2]), 3).tolist() == [-1, -1, 4, 6, 8]
+    assert cell_keys(start, field, np.array([-1, 4, -1, 0]), 3).tolist() == [-1, -1, 13, 0, 2]
+    assert cell_keys(start, field, np.array([-1, 1, 0, 2]), 3).tolist() == [-1, -1, 4, 6, 8]

@@ -11,11 +11,12 @@ from streams.windows.sketch import CODE_BITS, SPAN, bucket
 
 SERIES = SeriesKey("prod", "m", "1", "model")
 GRID = Grid((1_000, 10_000, 60_000))
-#: Format 1 of `pane()`.
+#: Format 2 of `pane()`.
 GOLDEN = bytes.fromhex(
-    "9a0103010002c392aa6c6174656e63795f6d73ac70726564696374696f6e3d61c470000000000000084000000000000000000000000000001c40"
-    "000000000000f03f0000000000000840abaaaaaaaaaa02405555555555550540000000000000004000000000000000000000000000000040"
-    "000000000000f03f000000000000f03f000000000000f03f0000000000000000c408409c020037000000c4080100000002000000")
+    "9b0203010002c3c092aa6c6174656e63795f6d73ac70726564696374696f6e3d61c4700000000000000840000000000000000000000000"
+    "00001c40000000000000f03f0000000000000840abaaaaaaaaaa0240555555555555054000000000000000400000000000000000000000"
+    "0000000040000000000000f03f000000000000f03f000000000000f03f0000000000000000c408409c020037000000c408010000000200"
+    "0000")
 
 
 def pane(layouts: Layouts) -> Pane:
@@ -64,7 +65,7 @@ def test_a_pane_comes_back_as_it_was() -> None:
     assert (again.count, again.errors, again.emitted, again.revision) == (3, 1, True, 2)
 
 
-def test_the_bytes_of_format_1_are_these() -> None:
+def test_the_bytes_of_format_2_are_these() -> None:
     assert pane(Layouts()).encode() == GOLDEN
     assert Pane.decode(GOLDEN, Layouts()).summaries() == pane(Layouts()).summaries()
 
@@ -103,8 +104,8 @@ def test_bytes_that_are_no_pane_raise_the_panes_own_error(data: bytes) -> None:
 
 def test_a_pane_of_a_later_format_is_refused_by_name() -> None:
     data = bytearray(pane(Layouts()).encode())
-    data[1] = 2
-    with pytest.raises(PaneFormatError, match="format 2 is not known"):
+    data[1] = 3
+    with pytest.raises(PaneFormatError, match="format 3 is not known"):
         Pane.decode(bytes(data), Layouts())
 
 

@@ -8,7 +8,8 @@ TIMES = st.lists(st.integers(0, 10_000), min_size=1, max_size=40)
 
 
 def late(ts_ms: list[int], newest_ms: int = NEVER_MS) -> list[bool]:
-    return too_late(np.array(ts_ms), newest_ms, size_ms=1_000, delay_ms=500, grace_ms=2_000).tolist()
+    over_ms = closing_ms(newest_before(np.array(ts_ms), newest_ms), 500)
+    return too_late(np.array(ts_ms), over_ms, size_ms=1_000, grace_ms=2_000).tolist()
 
 
 def test_an_event_is_judged_by_the_watermark_before_it_and_not_by_its_own_time() -> None:
