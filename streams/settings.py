@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     # -- scoring ----------------------------------------------------------------------------------
     hst_trees: Annotated[int, Field(ge=1, le=500)] = Field(25, description="Half-space trees")
     hst_height: Annotated[int, Field(ge=1, le=15)] = Field(8, description="Height of each tree")
-    hst_window: Annotated[int, Field(ge=2)] = Field(250, description="Rows between two mass updates")
+    hst_window: Annotated[int, Field(ge=2, le=32_767)] = Field(250, description="Rows between two mass updates")
     threshold_quantile: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.999, description="Scores above this quantile of the detector's past are anomalies")
     seed: int = Field(42, description="Of everything random in the pipeline")
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     checkpoint_ms: Annotated[int, Field(ge=50)] = Field(
         2_000, description="Milliseconds between two snapshots; up to 15 s where they would take too much time")
     max_detectors: Annotated[int, Field(ge=1)] = Field(
-        4_000, description="Detectors in a worker's memory (180 kB each); others wait in their snapshots")
+        4_000, description="Detectors in a worker's memory (205 kB each); others wait in their snapshots")
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
     retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")

@@ -72,7 +72,7 @@ class AggregationEngine(Generic[W]):
         grouping.by_group(keys, 1)
         grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy())
-        sketch.merged(buckets, keys, buckets, keys)
+        sketch.warm()
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
         cutting.warm()
         written.warm()

@@ -90,6 +90,7 @@ class ScoringEngine:
         rows[-2:] = np.nan, 1e6
         detector.advance(rows, threshold.histogram, threshold.scalars)
         detector.score_one({"a": 0.5})
+        detector.restore(np.zeros((2, 2, 4), np.uint16))
         order, bounds = columns.group(np.zeros(1, np.int64), 1)
         start, field, value = np.array([0, 1]), np.zeros(1, np.int32), np.zeros(1)
         columns.distinct(order, start, field, np.ones(1, np.bool_), np.full(1, -1), 0)

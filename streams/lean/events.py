@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
-from streams.compiled import bare
+from streams.compiled import bare, inlined
 from streams.lean import number
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Table, find, same
 
@@ -158,7 +158,7 @@ def array(data: ByteArray, at: int, end: int, row: int, stamp: int, table: Table
     return -1
 
 
-@bare
+@inlined
 def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: int, table: Table, known: Known,
           item: Event, limits: Limits, out: Out) -> int:
     """Read one event into the next row."""
@@ -212,7 +212,7 @@ def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item
             return -1
 
 
-@bare
+@inlined
 def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Known, item: Event, serial: int) -> int:
     """Read the value of one of the contract's fields, or of a field that it does not know."""
     if key == FEATURE_MAP:
@@ -270,7 +270,7 @@ def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Eve
     return close + 1
 
 
-@bare
+@inlined
 def write(row: int, position: int, series: int, item: Event, known: Known, out: Out) -> None:
     """The next row: latency, confidence, prediction, features, metrics."""
     at = out.cursor[ROWS]
@@ -292,7 +292,7 @@ def write(row: int, position: int, series: int, item: Event, known: Known, out: 
     out.cursor[ROWS] += 1
 
 
-@bare
+@inlined
 def put(field: int, value: float, known: Known, out: Out) -> None:
     """The next value."""
     at = out.cursor[VALUES]
@@ -300,7 +300,7 @@ def put(field: int, value: float, known: Known, out: Out) -> None:
     out.cursor[VALUES] += 1
 
 
-@bare
+@inlined
 def local_field(field: int, known: Known, cursor: IntArray) -> int:
     """A field's number in this batch; the next one if it is new to it."""
     if known.local_fields[field] == NONE:
@@ -310,7 +310,7 @@ def local_field(field: int, known: Known, cursor: IntArray) -> int:
     return known.local_fields[field]
 
 
-@bare
+@inlined
 def local_series(series: int, known: Known, cursor: IntArray) -> int:
     """A series' number in this batch; the next one if it is new to it."""
     if known.local_series[series] == NONE:
@@ -333,7 +333,7 @@ def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
     return table.meaning[name]
 
 
-@bare
+@inlined
 def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, known: Known, item: Event,
             serial: int) -> tuple[int, int]:
     """Features or metrics: (where they end, how many)."""
@@ -368,7 +368,7 @@ def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, kn
     return -1, 0
 
 
-@bare
+@inlined
 def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, table: Table, known: Known,
             serial: int) -> tuple[int, int]:
     """A known name and the colon after it: (where its value begins, the name). One that comes twice is left."""

@@ -33,7 +33,11 @@ CODE_BITS = 18
 CODE_MASK = (1 << CODE_BITS) - 1
 MAX_BUCKETS = 1_024
 #: Values that wait, as keys, to be sorted and counted.
-_MAX_WAITING = 4_096
+_MAX_WAITING = 8_192
+#: Fewer keys are not worth the tables of a radix sort.
+_FEW = 1_024
+_RADIX_BITS = 11
+_RADIX = 1 << _RADIX_BITS
 
 KeyArray = NDArray[np.int32]
 IntArray = NDArray[np.int64]
@@ -95,10 +99,9 @@ class Sketches:
     def arrays(self) -> tuple[KeyArray, IntArray]:
         """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
         if self._waiting:
-            ordered = np.sort(np.concatenate(self._waiting))
+            keys = np.concatenate(self._waiting)
             self._waiting, self._waits = [], 0
-            firsts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-            self._take(ordered[firsts], np.diff(firsts, append=len(ordered)))
+            self._take(*counted(keys if len(keys) < _FEW else radix_sorted(keys), len(keys) < _FEW))
         return self._keys, self._counts
 
     def merge(self, other: Sketches, mapping: IntArray | None) -> None:
@@ -121,6 +124,43 @@ class Sketches:
         edges = np.searchsorted(keys, (np.arange(slots + 1) << CODE_BITS).astype(np.int32)).tolist()
         pairs = list(zip(((keys & CODE_MASK) - SPAN).tolist(), counts.tolist(), strict=True))
         return [pairs[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@compiled
+def radix_sorted(keys: KeyArray) -> KeyArray:
+    """The keys (n,), none negative, ascending; by counting, eleven bits a pass."""
+    top = 0
+    for key in keys:
+        top |= key
+    shift = 0
+    while top >> shift:
+        places = np.zeros(_RADIX + 1, np.int64)
+        for key in keys:
+            places[((key >> shift) & (_RADIX - 1)) + 1] += 1
+        for digit in range(_RADIX):
+            places[digit + 1] += places[digit]
+        out = np.empty_like(keys)
+        for key in keys:
+            digit = (key >> shift) & (_RADIX - 1)
+            out[places[digit]] = key
+            places[digit] += 1
+        keys, shift = out, shift + _RADIX_BITS
+    return keys
+
+
+@compiled
+def counted(keys: KeyArray, sort: bool) -> tuple[KeyArray, IntArray]:
+    """(distinct keys ascending, how often each comes) of ascending keys, or with `sort` of any."""
+    if sort:
+        keys = np.sort(keys)
+    found, counts, size = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64), 0
+    for key in keys:
+        if size and found[size - 1] == key:
+            counts[size - 1] += 1
+        else:
+            found[size], counts[size] = key, 1
+            size += 1
+    return found[:size].copy(), counts[:size].copy()
 
 
 @compiled
@@ -160,3 +200,11 @@ def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
         return keys, counts
     parts = [collapse(keys[slots == slot], counts[slots == slot]) for slot in np.unique(slots)]
     return np.concatenate([part for part, _ in parts]), np.concatenate([part for _, part in parts])
+
+
+def warm() -> None:
+    """Compile the kernels, or load them from their cache."""
+    found = Sketches()
+    for size in (1, _FEW):
+        found.add(np.zeros(size, np.int32))
+        found.arrays()

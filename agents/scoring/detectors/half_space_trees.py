@@ -20,17 +20,8 @@ SPLIT_PADDING = 0.15
 RANGE_PADDING = 0.25
 #: Values further than this many times the spread of the middle 80% from it are not taken into the range.
 TAIL = 3.0
-#: Epochs in a row, of whose rows most left the trees' ranges or a tenth was not learnt, until ranges are learnt anew.
-PATIENCE = 20
-#: Share of an epoch's rows that is no longer rare: of values outside or missing, of a feature the trees do not know.
-COMMON = 0.1
-#: A guard follows by at most this many widths an epoch.
-GUARD_STEP = 0.5
 #: Widths outside that the rows a range is learnt from can make usual at most.
 FIRST_EXCESS = 30.0
-#: The usual share of missing values follows with this rate an epoch, while no more than a tenth, or than this many
-#: times the usual, are missing.
-MISSING_RATE, MISSING_STEP = 0.02, 2.0
 
 
 class HalfSpaceTrees(base.AnomalyDetector):
@@ -59,7 +50,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
       to the trees was in a tenth of the epoch's rows, the next epoch is kept and new trees grow from it at its end;
       until then the old ones score.
 
-    Cost: time O(T h + k) a row, O(T 2^h) at a window's end; memory 28 T 2^h bytes (180 kB for 25 x 8), window x k
+    Cost: time O(T h + k) a row, O(T h 2^h) at a window's end; memory 32 T 2^h bytes (205 kB for 25 x 8), window x k
     doubles more during warm-up. Units: those of the features do not matter, no scaling is needed.
     Invariants: scoring never mutates; same seed and stream, same scores, however the stream is cut into batches.
 
@@ -71,6 +62,9 @@ class HalfSpaceTrees(base.AnomalyDetector):
 
     def __init__(self, n_trees: int = 25, height: int = 8, window: int = 250, seed: int = 42,
                  optional: Iterable[str] = ()) -> None:
+        if window * (2 ** (height + 1) - 1) >= 2**31:
+            raise ValueError(f"a window of {window} rows is too long for trees of height {height}: their sums of "
+                             f"masses have 31 bits")
         self.n_trees = n_trees
         self.height = height
         self.window = window
@@ -82,6 +76,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
         self.feature: IntArray = np.zeros((n_trees, 0), np.int32)
         self.split: FloatArray = np.zeros((n_trees, 0))
         self.mass: IntArray = np.zeros((2, n_trees, 0), np.int32)
+        self.paths: IntArray = np.zeros((n_trees, 0), np.int32)
         self.kept: list[FloatArray] = []
         self.counts[k.RELEARNING] = 1
 
@@ -92,7 +87,8 @@ class HalfSpaceTrees(base.AnomalyDetector):
         if not self.ready:
             return 0.0
         row = self._row(x)
-        return float(k.score_row(row, self.feature, self.split, self.mass, self.guards, self.height, self.window))
+        return float(k.score_row(row, self.feature, self.split, self.mass, self.paths, self.guards, self.height,
+                                 self.window))
 
     def learn_one(self, x: Mapping[str, Any]) -> None:
         """Learn {feature: number or None}."""
@@ -144,6 +140,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
         n = len(rows)
         k.clamp(rows)
         scores, thresholds, contributions = np.zeros(n), np.ones(n), np.empty(rows.shape)
+        lefts, learn, totals = np.empty(n), np.empty(n, np.int32), np.zeros(n, np.int64)
         at = 0
         while at < n:
             stop = min(n, at + self.window - int(self.counts[k.EPOCH_ROWS]))
@@ -151,8 +148,9 @@ class HalfSpaceTrees(base.AnomalyDetector):
             if self.counts[k.RELEARNING]:
                 self.kept.append(part.copy())
             if self.mass.shape[2]:
-                k.run(part, self.feature, self.split, self.mass, self.guards, self.counts, self.height, self.window,
-                      histogram, scalars, scores[at:stop], thresholds[at:stop], contributions[at:stop])
+                k.run(part, self.feature, self.split, self.mass, self.paths, self.guards, self.counts, self.height,
+                      self.window, histogram, scalars, lefts[at:stop], learn[at:stop], totals[at:stop],
+                      scores[at:stop], thresholds[at:stop], contributions[at:stop])
             else:
                 self.counts[k.EPOCH_ROWS] += stop - at
             if self.counts[k.EPOCH_ROWS] >= self.window:
@@ -168,20 +166,26 @@ class HalfSpaceTrees(base.AnomalyDetector):
             column = self.column(name)
             self.guards[:, column] = _range(low, high, 0.0, low, name in self.optional)
         self.feature, self.split = np.asarray(feature, np.int32), np.asarray(split, np.float64)
-        self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
+        self._clear()
         self.counts[:] = 0
         self.kept = []
 
     def restore(self, leaves: NDArray[Any]) -> None:
         """Grow the trees again, with the masses of their leaves (2, T, 2**h)."""
         self._grow()
+        self._clear()
         inner = 2 ** self.height - 1
-        self.mass = np.zeros((2, self.n_trees, 2 * inner + 1), np.int32)
         self.mass[:, :, inner:] = leaves
         for level in range(self.height - 1, -1, -1):
             first, width = 2 ** level - 1, 2 ** level
-            below = self.mass[:, :, 2 * first + 1:2 * first + 1 + 2 * width]
-            self.mass[:, :, first:first + width] = below[:, :, ::2] + below[:, :, 1::2]
+            below = self.mass[k.REFERENCE, :, 2 * first + 1:2 * first + 1 + 2 * width]
+            self.mass[k.REFERENCE, :, first:first + width] = below[:, ::2] + below[:, 1::2]
+        k.sum_paths(self.mass, self.paths, self.window)
+
+    def _clear(self) -> None:
+        """No row has been counted."""
+        self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
+        self.paths = np.zeros((self.n_trees, 2 ** self.height), np.int32)
 
     def _row(self, x: Mapping[str, Any]) -> FloatArray:
         row = np.full(len(self.columns), np.nan)
@@ -194,36 +198,12 @@ class HalfSpaceTrees(base.AnomalyDetector):
 
     def _audit(self) -> None:
         """The end of an epoch: let guards follow, decide whether to grow new trees, grow them if decided before."""
-        rows, counts, guards = int(self.counts[k.EPOCH_ROWS]), self.counts, self.guards
-        relearn = bool(counts[k.RELEARNING])
-        if relearn:
-            counts[k.RELEARNING] = 0
+        if self.counts[k.RELEARNING]:
+            self.counts[k.RELEARNING] = 0
             self._relearn()
         else:
-            self._follow(rows)
-            strained = counts[k.STRAINED] > 0.5 * rows or counts[k.STRANGERS] > COMMON * rows
-            counts[k.STRAINED_EPOCHS] = counts[k.STRAINED_EPOCHS] + 1 if strained else 0
-            unknown = (guards[k.USABLE] == 0.0) & (guards[k.PRESENT] >= COMMON * rows)
-            counts[k.RELEARNING] = counts[k.STRAINED_EPOCHS] >= PATIENCE or bool(unknown.any())
-        counts[[k.EPOCH_ROWS, k.STRAINED, k.STRANGERS, k.EXPLAINED]] = 0
-        self.guards[[k.MISSING, k.PRESENT, k.OUT, k.FURTHEST]] = 0.0
-        self.guards[k.LEAST], self.guards[k.MOST] = np.inf, -np.inf
-
-    def _follow(self, rows: int) -> None:
-        guards = self.guards
-        used = (guards[k.USABLE] != 0.0) & (guards[k.MOST] >= guards[k.LEAST])
-        step = GUARD_STEP * guards[k.WIDTH]
-        high = np.minimum(guards[k.MOST], guards[k.GUARD_HIGH] + step)
-        low = np.maximum(guards[k.LEAST], guards[k.GUARD_LOW] - step)
-        guards[k.GUARD_HIGH, used] = np.maximum(guards[k.GUARD_HIGH], high)[used]
-        guards[k.GUARD_LOW, used] = np.minimum(guards[k.GUARD_LOW], low)[used]
-        rare = (guards[k.OUT] > 0.0) & (guards[k.OUT] <= COMMON * rows)
-        before = guards[k.EXCESS, rare]
-        guards[k.EXCESS, rare] = np.minimum(np.maximum(before, guards[k.FURTHEST, rare]), 2.0 * before + 1.0)
-        usual = guards[k.MISSING_SHARE]
-        share = guards[k.MISSING] / rows
-        learnt = (share <= COMMON) | (share <= MISSING_STEP * usual)
-        guards[k.MISSING_SHARE, learnt] += MISSING_RATE * (share - usual)[learnt]
+            k.follow(self.guards, self.counts)
+        k.begin_epoch(self.guards, self.counts)
 
     def _relearn(self) -> None:
         """New ranges and trees from the rows kept; they are also the first reference."""
@@ -240,9 +220,10 @@ class HalfSpaceTrees(base.AnomalyDetector):
         self.counts[k.GENERATION] += 1
         self.counts[k.STRAINED_EPOCHS] = 0
         self._grow()
-        self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
-        k.teach_all(rows, self.feature, self.split, self.mass, self.height)
-        k.pivot(self.mass, self.counts)
+        self._clear()
+        k.search_and_teach(rows, np.ones(len(rows), np.int32), self.feature, self.split, self.mass, self.paths,
+                           np.zeros(len(rows), np.int64))
+        k.pivot(self.mass, self.paths, self.counts, self.window)
 
     def _grow(self) -> None:
         """The trees that seed, generation and ranges determine."""

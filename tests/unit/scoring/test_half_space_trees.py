@@ -9,7 +9,8 @@ from river import anomaly
 from sklearn.datasets import load_wine
 
 from agents.scoring.detectors import snapshot
-from agents.scoring.detectors.half_space_trees import PATIENCE, HalfSpaceTrees
+from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+from agents.scoring.detectors.kernels import PATIENCE
 
 WINDOW = 50
 
