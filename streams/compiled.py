@@ -46,9 +46,10 @@ def _stamped(dispatcher: Any, function: Callable[..., Any]) -> Any:
 
 @cache
 def _shared() -> str:
-    """Of what every kernel may be built on."""
+    """Of what every kernel may be built on: the files of `streams` with kernels, and the contract's bounds."""
     streams = Path(__file__).parent
-    files = [*sorted(streams.rglob("*.py")), streams.parent / "schemas" / "base.py"]
+    kernels = [path for path in sorted(streams.rglob("*.py")) if b"streams.compiled import" in path.read_bytes()]
+    files = [Path(__file__), *kernels, streams.parent / "schemas" / "base.py"]
     return hashlib.blake2b("".join(_digest(path) for path in files).encode(), digest_size=16).hexdigest()
 
 
