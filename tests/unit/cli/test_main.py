@@ -103,7 +103,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     (KafkaSetupError("no broker answers"), AWAY, "no broker answers"),
     (ConnectionRefusedError(111, "refused"), AWAY, "does not answer"),
     (PortTakenError("Port 1 is taken"), FAILED, "Port 1 is taken"),
-    (ModuleNotFoundError("x", name="sklearn"), FAILED, "streamgauge[embedded]"),
+    (ModuleNotFoundError("x", name="sklearn"), FAILED, "make clean run"),
     (ValueError("two\nlines"), FAILED, "ValueError: two lines"),
 ])
 def test_errors_become_a_sentence_and_a_code(error: Exception, code: int, says: str) -> None:
