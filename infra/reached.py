@@ -51,6 +51,8 @@ def too_late_before_ms(settings: Settings, newest: int) -> int:
 
 async def _newest(settings: Settings, partitions: list[TopicPartition]) -> dict[int, int]:
     ends = {tp: end for tp, end in (await end_offsets(client_options(settings), partitions)).items() if end > 0}
+    if not ends:
+        return {}
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest",
                                 fetch_max_wait_ms=50)
     found: dict[int, int] = {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from infra.embedded.process import Service
+from infra.embedded.process import Service, reason
 
 FIRST_RESTART_S, LONGEST_RESTART_S = 1.0, 30.0
 #: A child that ran for so long begins its pauses anew.
@@ -65,7 +64,7 @@ class Child(Service):
         steady = now - self._began >= STEADY_S
         self._pause = FIRST_RESTART_S if steady or not self._pause else min(2 * self._pause, LONGEST_RESTART_S)
         self.due = now + self._pause
-        return f"{self.name} ended ({_reason(code)}), again in {self._pause:.0f} s: {self.tail()} ({self.log})"
+        return f"{self.name} ended ({reason(code)}), again in {self._pause:.0f} s: {self.tail()} ({self.log})"
 
     def state(self, now: float, ready: bool | None) -> str:
         """One word or two for people. `ready` is what its page says, None if it has none or is silent."""
@@ -91,11 +90,3 @@ def stop_all(children: Iterable[Child]) -> None:
     for child in asked:
         child.stop()
 
-
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

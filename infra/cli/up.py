@@ -25,7 +25,7 @@ from infra.cli.children import Child, stop_all
 from infra.cli.live import Frame, Process, clean, number, render, uptime
 from infra.cli.serve import prepare
 from infra.cli.sight import Row, Sight, Watcher
-from infra.embedded.process import check_port, disk_error, free_port
+from infra.embedded.process import Service, check_port, disk_error, free_port
 from infra.embedded.services import embedded, only_one
 from streams.settings import PREFIX, Settings, settings
 
@@ -91,8 +91,10 @@ class Run:
         self.plan = plan
         self.console = console
         self.children: list[Child] = []
+        self.services: list[Service] = []
         self.notes: list[str] = []
         self.ready: set[str] = set()
+        self.began_ms = time.time_ns() // 1_000_000
 
     def everything(self, stack: ExitStack) -> None:
         """Start all, and watch until Stopped is raised; the stack stops it, last first."""
@@ -102,7 +104,7 @@ class Run:
                                               ("PostgreSQL", self.settings.database_url.get_secret_value()))
                      if not value]
         self.console.print(f"Starting {', '.join([*open_ones, 'workers, gateway'])} ...")
-        environment = stack.enter_context(embedded(self.settings)) | self._own_variables()
+        environment = stack.enter_context(embedded(self.settings, self.services)) | self._own_variables()
         os.environ.update(environment)
         self.settings = Settings().model_copy(update={"worker_port": self.settings.worker_port})
         asyncio.run(prepare(self.settings))
@@ -196,7 +198,7 @@ class Run:
                 self._say(note)
             seen = watcher.latest
             self._say_ready(seen)
-            for alert in _new(seen, told):
+            for alert in _new(seen, told, self.began_ms):
                 self._say(f"{alert.get('state', '')} {alert.get('cause', '')}: {alert.get('title', '')}")
             if time.monotonic() >= due:
                 due = time.monotonic() + LINE_S
@@ -215,6 +217,10 @@ class Run:
         self.console.print(f"{time.strftime('%H:%M:%S')} {clean(text)}", markup=False)
 
     def _tend(self) -> None:
+        """Start children again that ended; raise if a service has, as what it held in memory is gone."""
+        for service in self.services:
+            if error := service.ended():
+                raise error
         now = time.monotonic()
         for child in self.children:
             note = child.tend(now)
@@ -229,9 +235,10 @@ class Run:
                 for child in self.children]
 
 
-def _new(seen: Sight, told: set[str]) -> list[Row]:
-    """Alerts not told of yet, oldest first."""
-    found = [alert for alert in reversed(seen.alerts or ()) if alert.get("alert_id") not in told]
+def _new(seen: Sight, told: set[str], since_ms: int) -> list[Row]:
+    """Alerts not told of yet, oldest first; what the history has of earlier runs is no news."""
+    found = [alert for alert in reversed(seen.alerts or ())
+             if alert.get("alert_id") not in told and (alert.get("published_ms") or since_ms) >= since_ms]
     told.update(str(alert.get("alert_id")) for alert in found)
     return found
 

@@ -127,6 +127,18 @@ def test_a_parent_killed_by_kill_9_leaves_no_service_and_the_next_start_works(fo
         holder.stdout.close()
 
 
+def test_a_service_that_ends_by_itself_is_told_of_and_one_that_is_stopped_is_not(folder: Path) -> None:
+    started: list[Service] = []
+    with embedded(Settings(data_dir=folder, database_url=SecretStr("postgresql://elsewhere/x")), started):
+        broker, valkey = started
+        assert (broker.ended(), valkey.ended()) == (None, None)
+        os.kill(valkey.pid, signal.SIGKILL)
+        error = until(valkey.ended, 10, "its end is seen")
+        assert "The embedded valkey has ended (killed by SIGKILL)" in str(error)
+        assert str(valkey.log) in str(error)
+    assert (broker.ended(), valkey.ended()) == (None, None)
+
+
 def test_a_server_left_behind_is_ended_by_the_next_start(folder: Path) -> None:
     first = ValkeyServer(folder).start()
     left = first.pid
