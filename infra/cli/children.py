@@ -30,6 +30,7 @@ class Child(Service):
         self.done = False
         self.due: float | None = None
         self._began = 0.0
+        self._was_ready = False
         self._pause = 0.0
 
     @property
@@ -47,7 +48,7 @@ class Child(Service):
     def begin(self, now: float) -> None:
         """Start it; `now` is a monotonic clock's."""
         self.launch()
-        self._began, self.due = now, None
+        self._began, self.due, self._was_ready = now, None, False
 
     def tend(self, now: float) -> str | None:
         """Note that it has ended, and start it again when its pause is over; a sentence if something happened."""
@@ -74,7 +75,8 @@ class Child(Service):
             return f"again in {max(0.0, self.due - now):.0f} s"
         if not self.page:
             return "running"
-        return "ready" if ready else "starting" if now - self._began < STEADY_S else "not ready"
+        self._was_ready = self._was_ready or bool(ready)
+        return "ready" if ready else "not ready" if self._was_ready else "starting"
 
     def ask_to_stop(self) -> None:
         """Send the signal and return at once."""

@@ -94,11 +94,11 @@ class Run:
         self.services: list[Service] = []
         self.notes: list[str] = []
         self.ready: set[str] = set()
-        self.began_ms = time.time_ns() // 1_000_000
 
     def everything(self, stack: ExitStack) -> None:
         """Start all, and watch until Stopped is raised; the stack stops it, last first."""
-        started = time.monotonic()
+        started, began_ms = time.monotonic(), time.time_ns() // 1_000_000
+        own_broker = not self.settings.kafka_url
         open_ones = [name for name, value in (("broker", self.settings.kafka_url),
                                               ("Valkey", self.settings.redis_url.get_secret_value()),
                                               ("PostgreSQL", self.settings.database_url.get_secret_value()))
@@ -113,7 +113,7 @@ class Run:
         stack.enter_context(running.told(self.settings.data_dir, environment))
         self._make_children(dict(os.environ))
         watcher = Watcher([child.page for child in self.children if child.arguments == ["worker"]], self.page, token,
-                          self.settings.topic("telemetry"))
+                          self.settings.topic("telemetry"), since_ms=began_ms if own_broker else 0)
         stack.callback(watcher.stop)
         for stage in self._stages():
             stack.callback(stop_all, stage)
@@ -157,6 +157,8 @@ class Run:
         say(f"  token    {f'{token}   (made now)' if first else f'in {self._token_place()}'}", markup=False)
         say(f"  alerts   {_tail()}   (in another terminal)")
         say(f"  kept in  {_short(self.settings.data_dir)}: data, logs, the token")
+        if first:
+            say("  note     on its first start a worker compiles its kernels: about a minute")
 
     def _metrics(self) -> list[str]:
         return [f"{child.page}/metrics" for child in self.children if child.page]
@@ -198,7 +200,7 @@ class Run:
                 self._say(note)
             seen = watcher.latest
             self._say_ready(seen)
-            for alert in _new(seen, told, self.began_ms):
+            for alert in _new(seen, told):
                 self._say(f"{alert.get('state', '')} {alert.get('cause', '')}: {alert.get('title', '')}")
             if time.monotonic() >= due:
                 due = time.monotonic() + LINE_S
@@ -235,10 +237,9 @@ class Run:
                 for child in self.children]
 
 
-def _new(seen: Sight, told: set[str], since_ms: int) -> list[Row]:
-    """Alerts not told of yet, oldest first; what the history has of earlier runs is no news."""
-    found = [alert for alert in reversed(seen.alerts or ())
-             if alert.get("alert_id") not in told and (alert.get("published_ms") or since_ms) >= since_ms]
+def _new(seen: Sight, told: set[str]) -> list[Row]:
+    """Alerts not told of yet, oldest first."""
+    found = [alert for alert in reversed(seen.alerts or ()) if alert.get("alert_id") not in told]
     told.update(str(alert.get("alert_id")) for alert in found)
     return found
 
