@@ -75,6 +75,12 @@ def test_wrong_usage_is_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch,
     assert RUN.invoke(app, arguments).exit_code == USAGE
 
 
+def test_the_version_is_a_command_and_an_option() -> None:
+    (command, option) = (RUN.invoke(app, [word]) for word in ("version", "--version"))
+    assert command.exit_code == option.exit_code == 0
+    assert command.output == option.output != ""
+
+
 def test_a_setting_that_is_wrong_is_named_in_one_line(tmp_path: Path) -> None:
     done = shell("topics", "list", STREAMGAUGE_PORT="many", STREAMGAUGE_DATA_DIR=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (USAGE, 1)
