@@ -93,7 +93,11 @@ async def test_postgres_keeps_rows_over_a_restart_and_refuses_a_wrong_password(f
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
-async def test_postgres_runs_for_root_in_a_folder_that_others_cannot_enter(folder: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+async def test_postgres_runs_for_root_in_a_folder_that_others_cannot_enter(folder: Path, umask: int,
+                                                                           request: pytest.FixtureRequest) -> None:
+    before = os.umask(umask)
+    request.addfinalizer(lambda: os.umask(before))
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     with PostgresServer(closed / "postgres") as server:
