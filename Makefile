@@ -66,6 +66,8 @@ $(PEERS): tests/bench/peers/requirements.lock
 	  echo "The peers could not be installed; the benchmark goes on without them"
 	@touch $@
 
+# What an environment takes, and what pip needs beside it while it unpacks.
+ROOM_MB := 1500
 # The lock holds the build's own requirements too, so that nothing without a hash is installed.
 define install
 set -e; \
@@ -73,8 +75,12 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
   { echo "Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
 $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
   { echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }; \
+free=$$($(PYTHON) -c 'import shutil; print(shutil.disk_usage(".").free >> 20)'); \
+test -x $(BIN)/python -o $$free -ge $(ROOM_MB) || { echo "The disk of $(CURDIR) has $$free MB free, and the environment needs about \
+$(ROOM_MB) MB: make room"; exit 1; }; \
 echo "Installing $(1) into $(VENV), once ..."; \
 test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 $(PIP) install --require-hashes -r $(1) && $(PIP) install --no-deps --no-build-isolation -e . || \
-  { echo "The installation failed: is the package index within reach? Then run the same command again"; exit 1; }
+  { echo "The installation failed; the lines above say why. Once the package index is within reach and the disk has" \
+    "room, run the same command again"; exit 1; }
 endef

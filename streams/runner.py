@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from streams import log, page
 from streams.app import Pipeline
 from streams.kafka import KafkaSetupError, create_topics
+from streams.pulse import Pulse
 from streams.settings import Settings
 
 logger = log.get(__name__)
@@ -36,7 +37,9 @@ async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[S
     pipeline = Pipeline(settings)
     for register in rooms:
         register(pipeline)
-    runner, port = await page.serve(settings.host, settings.worker_port, pipeline.wrong)
+    pulse = Pulse(settings)
+    beating = asyncio.create_task(pulse.run())
+    runner, port = await page.serve(settings.host, settings.worker_port, lambda: pulse.wrong() + pipeline.wrong())
     logger.info("worker.started", metrics=f"http://{settings.host}:{port}/metrics")
     await pipeline.app.start()
     _spare_garbage_collector()
@@ -46,6 +49,7 @@ async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[S
     await asyncio.wait({stopping, crashed, *running}, return_when=asyncio.FIRST_COMPLETED)
     failed = pipeline.app.crashed or any(task.done() and task.exception() for task in running)
     stop.set()
+    beating.cancel()
     await pipeline.stop()
     await asyncio.wait({*running, stopping}, timeout=SINK_STOP_SECONDS)
     await runner.cleanup()

@@ -22,7 +22,8 @@ from agents.alerts.state import Clue, Incident, ModelState, Signal, Slot
 from schemas.alerts import Alert, Evidence
 
 #: How long a slot is kept after its incident. Topics are read apart after a crash: a drift event from before the end of
-#: an incident may come after the windows from behind it, and must not open another before that end.
+#: an incident may come after the windows from behind it, and must not open another before that end. For as long
+#: such a signal is not told as an incident of its own: the drift agent is behind, and what ends it has yet to come.
 REMEMBERED_MS = 600_000
 
 RANK = {"info": 0, "warning": 1, "critical": 2}
@@ -79,6 +80,9 @@ def settle(state: ModelState, slot: Slot, now_ms: int, cooldown_ms: int, clues: 
         if incident is not None:
             _resolve(state, slot, incident, now_ms, ending)
         return
+    if incident is None and now_ms < slot.resolved_ms + REMEMBERED_MS \
+            and all(signal.raised_ms <= slot.resolved_ms for signal in slot.signals.values()):
+        return          # from before the end, and come after it: most likely their own end is on its way too
     lead = max(slot.signals.values(), key=lambda signal: (RANK[signal.severity], -signal.raised_ms))
     if incident is None:
         worse = lead.severity == "critical" and RANK[lead.severity] > RANK.get(slot.resolved_severity, 2)

@@ -31,6 +31,8 @@ LATENCY_WARM_WINDOWS, LATENCY_WINDOWS = 30, 300
 LATENCY_REFRESH_WINDOWS = 10
 #: From so many requests on, a window's mean leaves its largest value out: one pause of the machine is no regression.
 TRIM_LEAST = 3
+#: Latency is judged over so long at least: a pause of some seconds of a busy machine is no regression.
+LATENCY_MS = 15_000
 #: Share of the windows looked at that must be slow themselves, so that one outlier is no regression.
 LATENCY_SLOW_SHARE = 0.5
 

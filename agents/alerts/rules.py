@@ -6,7 +6,8 @@ P(K >= k) <= exp(-n KL) for K ~ Binomial(n, p). Source: Hoeffding, J. Am. Stat. 
 It is over when the rate stays below half-way between the usual rate and the limit.
 
 Latency is wrong if its mean since the first slow window is above factor times the usual, by at least
-`latency_excess_ms`, and at least half of the windows looked at are slow, so that one outlier is no regression.
+`latency_excess_ms`, and at least half of the windows looked at (15 s or more) are slow, so that neither one outlier
+nor a pause of a busy machine is a regression.
 It is over when the mean stays below half-way between the two. Each window's largest value is left out of its mean.
 """
 
@@ -20,6 +21,7 @@ from agents.alerts import text
 from agents.alerts.buckets import Tally, pushes, spanned, tally
 from agents.alerts.options import (
     CALM_HITS,
+    LATENCY_MS,
     LATENCY_SLOW_SHARE,
     LONG_MS,
     RATE_FLOOR,
@@ -173,7 +175,7 @@ def latency(component: Component, name: str, version: str, cleared_ms: int, opti
         return Finding(False, False)
     limit = max(usual * options.latency_factor, usual + options.latency_excess_ms)
     timed: list[Bucket] = []
-    for span in (SHORT_MS, LONG_MS, SPARSE_MS):
+    for span in (LATENCY_MS, LONG_MS, SPARSE_MS):
         from_ms = max(component.clock_ms - span, cleared_ms)
         timed = [bucket for bucket in spanned(component.versions.values(), from_ms) if bucket.timed]
         if sum(bucket.timed for bucket in timed) >= options.least_events:

@@ -217,7 +217,9 @@ def show(message: Message, as_json: bool) -> None:
         typer.echo(json.dumps({"id": message["id"], **alert}))
         return
     colour = "green" if alert["state"] == "resolved" else COLOURS[alert["severity"]]
-    clock = time.strftime("%H:%M:%S", time.localtime(alert["ts"] / 1000))
+    moment = time.localtime(alert["ts"] / 1000)
+    today = moment[:3] == time.localtime()[:3]
+    clock = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)
     console.print(f"{clock} [{colour}]{MARKS[alert['state']]} {alert['state']:<9} {alert['cause']:<12}[/] "
                   f"{escape(alert['title'])}")
     if alert["state"] != "resolved" and alert["detail"]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from infra.embedded.process import Service
+from infra.embedded.process import Service, reason
 
 FIRST_RESTART_S, LONGEST_RESTART_S = 1.0, 30.0
 #: A child that ran for so long begins its pauses anew.
@@ -31,6 +30,7 @@ class Child(Service):
         self.done = False
         self.due: float | None = None
         self._began = 0.0
+        self._was_ready = False
         self._pause = 0.0
 
     @property
@@ -48,7 +48,7 @@ class Child(Service):
     def begin(self, now: float) -> None:
         """Start it; `now` is a monotonic clock's."""
         self.launch()
-        self._began, self.due = now, None
+        self._began, self.due, self._was_ready = now, None, False
 
     def tend(self, now: float) -> str | None:
         """Note that it has ended, and start it again when its pause is over; a sentence if something happened."""
@@ -65,7 +65,7 @@ class Child(Service):
         steady = now - self._began >= STEADY_S
         self._pause = FIRST_RESTART_S if steady or not self._pause else min(2 * self._pause, LONGEST_RESTART_S)
         self.due = now + self._pause
-        return f"{self.name} ended ({_reason(code)}), again in {self._pause:.0f} s: {self.tail()} ({self.log})"
+        return f"{self.name} ended ({reason(code)}), again in {self._pause:.0f} s: {self.tail()} ({self.log})"
 
     def state(self, now: float, ready: bool | None) -> str:
         """One word or two for people. `ready` is what its page says, None if it has none or is silent."""
@@ -75,7 +75,8 @@ class Child(Service):
             return f"again in {max(0.0, self.due - now):.0f} s"
         if not self.page:
             return "running"
-        return "ready" if ready else "starting" if now - self._began < STEADY_S else "not ready"
+        self._was_ready = self._was_ready or bool(ready)
+        return "ready" if ready else "not ready" if self._was_ready else "starting"
 
     def ask_to_stop(self) -> None:
         """Send the signal and return at once."""
@@ -91,11 +92,3 @@ def stop_all(children: Iterable[Child]) -> None:
     for child in asked:
         child.stop()
 
-
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

@@ -25,6 +25,7 @@ from infra.demo.run import Progress as Where
 from infra.demo.score import Score, score
 from infra.demo.truth import FILE, GroundTruth
 from infra.publisher import Publisher
+from infra.reached import newest_ms, too_late_before_ms
 from schemas.base import iso
 from streams.kafka import create_topics
 from streams.settings import Settings, settings
@@ -107,7 +108,7 @@ def _run(configured: Settings, options: Options) -> int:
             configured = stack.enter_context(own_pipeline(configured, _say(options)))
         outcome = asyncio.run(run(configured, options))
     report(outcome, options)
-    return 0
+    return 0 if outcome.caught_up else 1
 
 
 def _say(options: Options) -> Any:
@@ -135,6 +136,10 @@ async def run(configured: Settings, options: Options) -> Outcome:
     fleet = Fleet(models, options.rate, pace.origin_ms, options.seed, pace.length_ms, options.incidents)
     truth = GroundTruth(configured.data_dir / FILE)
     say(f"event time starts at {iso(pace.origin_ms)}; truth in {truth.path}")
+    reached_ms = max((await newest_ms(configured, fleet.models)).values(), default=0)
+    if pace.origin_ms < too_late_before_ms(configured, reached_ms):
+        say(f"this pipeline has had events up to {iso(reached_ms)}: what is older counts in no window. Use --speed 1, "
+            "or a pipeline of its own")
     async with contextlib.AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(Publisher(configured))
         collector = await stack.enter_async_context(Collector(configured)) if options.score else None
@@ -201,7 +206,7 @@ def report(outcome: Outcome, options: Options) -> None:
                                 "event_seconds": (where.event_ms - outcome.pace.origin_ms) / 1000}
         if found is None:
             line["incidents"] = len(outcome.truth.incidents)
-        print(json.dumps(line if found is None else found.summary() | line | {"caught_up": outcome.caught_up}))
+        print(json.dumps(line if found is None else found.summary()))
 
 
 def _table(found: Score, origin_ms: int) -> Table:

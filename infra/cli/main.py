@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -92,8 +92,15 @@ app = typer.Typer(cls=Rooms, no_args_is_help=True, pretty_exceptions_enable=Fals
                          "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a service is away.")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _load("version").main([], standalone_mode=False)
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version,
+                                               help="Print the version.")] = False) -> None:
     """Watch machine-learning models in production: telemetry in from Kafka; anomalies, windows, drift and alerts out.
 
     `streamgauge up` runs all of it on this machine; `streamgauge alerts tail` follows the alerts.
@@ -121,10 +128,13 @@ def sentence(error: Exception) -> str:
         name = "_".join(str(part) for part in first["loc"][:1]).upper()
         return f"STREAMGAUGE_{name}: {first['msg']}; `streamgauge settings` lists what may be set."
     if isinstance(error, ModuleNotFoundError):
-        return f"The package {error.name} is not installed: pip install 'streamgauge[embedded]'."
+        from infra.embedded.process import INSTALL
+        return f"The package {error.name} is not installed: {INSTALL}."
     text = " ".join(str(error).split()) or type(error).__name__
     if getattr(error, "code", None) is None and exit_code(error) == AWAY:
         return f"A service does not answer ({text}): start it, or correct its STREAMGAUGE_*_URL."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
     if getattr(error, "code", None) is None:
         return f"{type(error).__name__}: {text} (STREAMGAUGE_LOG_LEVEL=debug shows where)."
     return text

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -95,7 +96,10 @@ def since_ms(text: str, now_ms: int) -> int:
     try:
         return now_ms - parse_ms(text)
     except ValueError:
-        return int(instant_ms(text))
+        try:
+            return int(instant_ms(text))
+        except ValidationError:
+            raise ValueError("write 10m, 2026-05-01T10:00:00Z, or epoch milliseconds") from None
 
 
 def _change(text: str) -> tuple[str, Any]:

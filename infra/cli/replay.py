@@ -19,8 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from infra.cli.duration import parse_ms
 from infra.publisher import Publisher
+from infra.reached import newest_ms
 from infra.replay.mapping import Faults, Mapper, Mapping
-from infra.replay.play import Choice, merged, play, shift_to_now_ms, span_ms
+from infra.replay.play import Choice, Timed, merged, play, restamped, shift_to_now_ms, span_ms
+from infra.replay.refused import Refused
 from infra.replay.sources import SourceError, open_source
 from streams.kafka import create_topics
 from streams.settings import Settings, settings
@@ -56,6 +58,9 @@ def command(
                                                        "second.")] = 0.0,
     shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Move all times so that the last event is sent "
                                                "at its own time. Default: times stay as they are.")] = False,
+    restamp: Annotated[bool, typer.Option("--restamp", help="Give each event the time at which it is sent, --speed "
+                                          "times faster than it came: so old data runs beside live telemetry.")]
+    = False,
     start: Annotated[int, typer.Option(min=0, help="Rows of each file to skip.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Events of each file to send at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first events and send nothing.")] = False,
@@ -64,8 +69,13 @@ def command(
 ) -> None:
     """Publish files as telemetry. Several files are merged by time; each is a model of its own unless --model says so.
 
-    Rows that cannot be an event are counted and the first ones shown; the rest goes on.
+    Rows that cannot be an event are counted and the first ones shown; the rest goes on. Events older than what the
+    pipeline has had from anybody count in no window: play old data with --restamp, or on a pipeline of its own
+    (`streamgauge up --no-demo` with another STREAMGAUGE_DATA_DIR).
     """
+    if restamp and (shift_to_now or not speed):
+        _STDERR.print("replay: --restamp needs a --speed, and excludes --shift-to-now", style="red", markup=False)
+        raise typer.Exit(2)
     try:
         mapping = Mapping(
             environment=environment, model=model, version=version, component=component, time=time_column,
@@ -81,11 +91,14 @@ def command(
         faults = Faults()
         for mapper in mappers:
             mapper.without_zone = mapper.disordered = 0
+        events = merged(mappers, choice, faults, shift_ms)
+        if restamp:
+            events, speed = restamped(events, speed, now_ms), 1.0
         if dry_run:
-            sent = _dry(mappers, choice, faults, shift_ms)
+            sent = _dry(events)
         else:
             total = sum(_rows(mapper, choice) for mapper in mappers)
-            sent = asyncio.run(_send(settings(), mappers, choice, faults, shift_ms, speed, total, quiet))
+            sent = asyncio.run(_send(settings(), events, [mapper.model for mapper in mappers], speed, total, quiet))
     except (SourceError, ValueError) as failure:
         _STDERR.print(f"replay: {failure}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -102,45 +115,27 @@ def _rows(mapper: Mapper, choice: Choice) -> int:
     return left if choice.limit is None else min(left, choice.limit)
 
 
-def _dry(mappers: list[Mapper], choice: Choice, faults: Faults, shift_ms: int) -> int:
-    shown = [event for _, event in islice(merged(mappers, choice, faults, shift_ms), _DRY_EVENTS)]
+def _dry(events: Iterator[Timed]) -> int:
+    shown = [event for _, event in islice(events, _DRY_EVENTS)]
     for event in shown:
         print(json.dumps(event, indent=2))
     return len(shown)
 
 
-async def _send(configured: Settings, mappers: list[Mapper], choice: Choice, faults: Faults, shift_ms: int,
-                speed: float, total: int, quiet: bool) -> int:
+async def _send(configured: Settings, events: Iterator[Timed], models: list[str], speed: float, total: int,
+                quiet: bool) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await create_topics(configured)
-    refused = _Refused(configured)
+    refused = Refused(configured, await newest_ms(configured, models))
     async with Publisher(configured) as publisher:
         with _telling(total, quiet) as tell:
-            sent = await play(refused.watch(merged(mappers, choice, faults, shift_ms)), publisher, speed, tell, stop)
-    if refused.count and not quiet:
-        _note(refused.text())
+            sent = await play(refused.watch(events), publisher, speed, tell, stop)
+    if not quiet:
+        for text in refused.texts():
+            _note(text)
     return sent
-
-
-class _Refused:
-    """Counts events whose time the pipeline, as configured here, will reject."""
-
-    def __init__(self, configured: Settings) -> None:
-        self._settings = configured
-        self.count = 0
-
-    def watch(self, events: Iterator[tuple[int, dict[str, object]]]) -> Iterator[tuple[int, dict[str, object]]]:
-        ahead, age = self._settings.max_ahead_ms, self._settings.max_age_ms
-        for ts, event in events:
-            now_ms = time.time() * 1000
-            self.count += bool((ahead and ts > now_ms + ahead) or (age and ts < now_ms - age))
-            yield ts, event
-
-    def text(self) -> str:
-        return (f"{self.count:,} events lie outside what the pipeline lets in (STREAMGAUGE_MAX_AGE_MS, "
-                "STREAMGAUGE_MAX_AHEAD_MS) and will be rejected: use --shift-to-now")
 
 
 @contextmanager

@@ -69,7 +69,10 @@ async def prepare(chosen: Settings) -> tuple[list[str], list[str]]:
     made = await create_topics(chosen)
     applied: list[str] = []
     if chosen.redis_url.get_secret_value():
-        client = hot.connect(chosen)
+        try:
+            client = hot.connect(chosen)
+        except ValueError as error:
+            raise ServiceAwayError(f"{PREFIX}REDIS_URL is none: {_short(error)}.") from error
         try:
             await client.ping()
         except (RedisError, OSError, ValueError) as error:

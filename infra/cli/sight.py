@@ -67,7 +67,8 @@ class Watcher:
 
     def __init__(self, workers: Sequence[str], gateway: str, token: str, telemetry: str = "telemetry",
                  ask: Ask | None = None, clock: Callable[[], float] = time.monotonic,
-                 wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+                 wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, since_ms: int = 0) -> None:
+        """`since_ms`: alerts published before are left out, as those of a broker that is gone with all it held."""
         self.workers = workers
         self.gateway = gateway
         self.telemetry = telemetry
@@ -76,6 +77,7 @@ class Watcher:
         self._clock = clock
         self._wall_ms = wall_ms
         self._began = clock()
+        self._since_ms = since_ms
         self._seen: dict[str, float] = {}
         self._counted = 0.0
         self._marks: deque[tuple[float, float]] = deque()
@@ -104,6 +106,9 @@ class Watcher:
         ready = {page: self._ask(f"{page}/readyz") is not None for page in (*self.workers, self.gateway)}
         rate = self._rate(samples)
         rejected = _sum_by(every, "streamgauge_rejected_total", "reason")
+        too_late = _total(every, "streamgauge_too_late_total")      # kept as rejected too, by another agent
+        if too_late:
+            rejected["too_old"] = rejected.get("too_old", 0.0) + too_late
         self.latest = Sight(
             uptime_s=self._clock() - self._began, now_ms=self._wall_ms(), events_per_s=rate,
             history=tuple(self._history), events=self._counted if samples else None,
@@ -116,7 +121,7 @@ class Watcher:
             delay_s=max((s.value for s in every if s.name == "streamgauge_watermark_delay_seconds"), default=None),
             checkpoint_ms=_mean_ms(every, "streamgauge_snapshot_seconds"),
             incidents=self._rows("/api/incidents?state=open&limit=200"),
-            alerts=self._rows(f"/api/alerts?limit={ALERTS}"), models=self._known_models(), ready=ready)
+            alerts=self._alerts(), models=self._known_models(), ready=ready)
         return self.latest
 
     def _rate(self, samples: Mapping[str, Sequence[Sample]]) -> float | None:
@@ -139,6 +144,11 @@ class Watcher:
         rate = (self._counted - had) / (now - then)
         self._history.append(rate)
         return rate
+
+    def _alerts(self) -> Sequence[Row] | None:
+        found = self._rows(f"/api/alerts?limit={ALERTS}")
+        return found if found is None else [row for row in found if (row.get("published_ms") or self._since_ms)
+                                            >= self._since_ms]
 
     def _known_models(self) -> Sequence[Row] | None:
         asked, found = self._models

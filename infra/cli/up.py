@@ -25,7 +25,7 @@ from infra.cli.children import Child, stop_all
 from infra.cli.live import Frame, Process, clean, number, render, uptime
 from infra.cli.serve import prepare
 from infra.cli.sight import Row, Sight, Watcher
-from infra.embedded.process import check_port, disk_error, free_port
+from infra.embedded.process import Service, check_port, disk_error, free_port
 from infra.embedded.services import embedded, only_one
 from streams.settings import PREFIX, Settings, settings
 
@@ -91,18 +91,20 @@ class Run:
         self.plan = plan
         self.console = console
         self.children: list[Child] = []
+        self.services: list[Service] = []
         self.notes: list[str] = []
         self.ready: set[str] = set()
 
     def everything(self, stack: ExitStack) -> None:
         """Start all, and watch until Stopped is raised; the stack stops it, last first."""
-        started = time.monotonic()
+        started, began_ms = time.monotonic(), time.time_ns() // 1_000_000
+        own_broker = not self.settings.kafka_url
         open_ones = [name for name, value in (("broker", self.settings.kafka_url),
                                               ("Valkey", self.settings.redis_url.get_secret_value()),
                                               ("PostgreSQL", self.settings.database_url.get_secret_value()))
                      if not value]
         self.console.print(f"Starting {', '.join([*open_ones, 'workers, gateway'])} ...")
-        environment = stack.enter_context(embedded(self.settings)) | self._own_variables()
+        environment = stack.enter_context(embedded(self.settings, self.services)) | self._own_variables()
         os.environ.update(environment)
         self.settings = Settings().model_copy(update={"worker_port": self.settings.worker_port})
         asyncio.run(prepare(self.settings))
@@ -111,7 +113,7 @@ class Run:
         stack.enter_context(running.told(self.settings.data_dir, environment))
         self._make_children(dict(os.environ))
         watcher = Watcher([child.page for child in self.children if child.arguments == ["worker"]], self.page, token,
-                          self.settings.topic("telemetry"))
+                          self.settings.topic("telemetry"), since_ms=began_ms if own_broker else 0)
         stack.callback(watcher.stop)
         for stage in self._stages():
             stack.callback(stop_all, stage)
@@ -155,6 +157,8 @@ class Run:
         say(f"  token    {f'{token}   (made now)' if first else f'in {self._token_place()}'}", markup=False)
         say(f"  alerts   {_tail()}   (in another terminal)")
         say(f"  kept in  {_short(self.settings.data_dir)}: data, logs, the token")
+        if first:
+            say("  note     on its first start a worker compiles its kernels: about a minute")
 
     def _metrics(self) -> list[str]:
         return [f"{child.page}/metrics" for child in self.children if child.page]
@@ -215,6 +219,10 @@ class Run:
         self.console.print(f"{time.strftime('%H:%M:%S')} {clean(text)}", markup=False)
 
     def _tend(self) -> None:
+        """Start children again that ended; raise if a service has, as what it held in memory is gone."""
+        for service in self.services:
+            if error := service.ended():
+                raise error
         now = time.monotonic()
         for child in self.children:
             note = child.tend(now)

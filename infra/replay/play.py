@@ -46,6 +46,15 @@ def shift_to_now_ms(span: tuple[int, int], speed: float, now_ms: int) -> int:
     return now_ms + (round((last - first) / speed) if speed else 0) - last
 
 
+def restamped(events: Iterable[Timed], speed: float, begin_ms: int) -> Iterator[Timed]:
+    """Events at the times at which they are due: the first at `begin_ms`, the others 1/speed of their distance on."""
+    first_ms: int | None = None
+    for ts, event in events:
+        first_ms = ts if first_ms is None else first_ms
+        due_ms = begin_ms + round((ts - first_ms) / speed)
+        yield due_ms, event | {"ts": due_ms}
+
+
 async def play(events: Iterable[Timed], publisher: Publisher, speed: float, tell: Callable[[int], None],
                stop: asyncio.Event, clock_s: Callable[[], float] = time.monotonic) -> int:
     """Send to `telemetry`, keyed by model; returns how many. `speed` 0: as fast as possible; 1: as they came."""

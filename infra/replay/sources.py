@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from infra.embedded.process import INSTALL
+
 SAMPLE_ROWS = 200
 _MOST_CSV_FIELD = 1_000_000
 
@@ -95,8 +97,10 @@ def _sampled(path: Path, count: int, read: Callable[[], Iterator[Row]], columns:
 
 def _csv(path: Path) -> Source:
     csv.field_size_limit(_MOST_CSV_FIELD)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline(_MOST_CSV_FIELD)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else "," if "," in first or ";" not in first else ";"
+        file.seek(0)
         try:
             header = next(csv.reader(file, delimiter=delimiter), [])
         except csv.Error as error:
@@ -155,7 +159,7 @@ def _parquet(path: Path) -> Source:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise SourceError("Parquet needs pyarrow: install streamgauge[embedded]") from None
+        raise SourceError(f"Parquet needs pyarrow: {INSTALL}") from None
     try:
         with parquet.ParquetFile(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows

@@ -4,6 +4,7 @@ import pytest
 from alert_world import ORIGIN_MS, World, drift, window
 
 from agents.alerts.engine import AlertOptions
+from agents.alerts.incident import REMEMBERED_MS
 from agents.alerts.options import MAX_EVIDENCE, MAX_SIGNALS
 
 
@@ -92,6 +93,31 @@ def test_drift_within_the_cooldown_is_told_when_it_is_over_if_it_still_lasts() -
     [again] = world.feed(window(119))
     assert (again.state, again.field) == ("open", "feature.b")
     assert again.onset_ms == ORIGIN_MS + 60_000
+
+
+def test_drift_from_before_the_end_of_an_incident_that_comes_after_it_is_none_of_its_own() -> None:
+    world = World(AlertOptions(cooldown_ms=60_000))
+    world.calm(0, 60)
+    assert [alert.state for alert in world.feed(*world.odd(60, 20), window(60))] == ["open"]
+    [over] = world.calm(61, 120)
+    assert over.state == "resolved"
+    late = drift(65, severity="critical")
+    assert world.feed(late) == []
+    assert world.calm(120, 500) == []
+    assert world.feed(drift(95, state="recovered")) == []
+    assert world.calm(500, 900) == []
+
+
+def test_drift_that_came_late_and_lasts_is_told_in_the_end() -> None:
+    world = World(AlertOptions(cooldown_ms=60_000))
+    world.calm(0, 60)
+    world.feed(*world.odd(60, 20), window(60))
+    [over] = world.calm(61, 120)
+    world.feed(drift(65))
+    end_s = (over.ts - ORIGIN_MS + REMEMBERED_MS) // 1_000
+    assert world.calm(120, end_s - 2) == []
+    [told] = world.calm(end_s - 2, end_s + 3)
+    assert (told.state, told.cause, told.onset_ms) == ("open", "drift", ORIGIN_MS + 55_000)
 
 
 def test_what_is_kept_of_a_wide_drift_is_bounded_and_all_of_it_is_counted() -> None:

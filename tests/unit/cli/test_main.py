@@ -75,6 +75,12 @@ def test_wrong_usage_is_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch,
     assert RUN.invoke(app, arguments).exit_code == USAGE
 
 
+def test_the_version_is_a_command_and_an_option() -> None:
+    (command, option) = (RUN.invoke(app, [word]) for word in ("version", "--version"))
+    assert command.exit_code == option.exit_code == 0
+    assert command.output == option.output != ""
+
+
 def test_a_setting_that_is_wrong_is_named_in_one_line(tmp_path: Path) -> None:
     done = shell("topics", "list", STREAMGAUGE_PORT="many", STREAMGAUGE_DATA_DIR=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (USAGE, 1)
@@ -103,7 +109,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     (KafkaSetupError("no broker answers"), AWAY, "no broker answers"),
     (ConnectionRefusedError(111, "refused"), AWAY, "does not answer"),
     (PortTakenError("Port 1 is taken"), FAILED, "Port 1 is taken"),
-    (ModuleNotFoundError("x", name="sklearn"), FAILED, "streamgauge[embedded]"),
+    (ModuleNotFoundError("x", name="sklearn"), FAILED, "make clean run"),
     (ValueError("two\nlines"), FAILED, "ValueError: two lines"),
 ])
 def test_errors_become_a_sentence_and_a_code(error: Exception, code: int, says: str) -> None:

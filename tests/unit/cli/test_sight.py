@@ -91,6 +91,22 @@ def test_figures_are_added_over_workers_and_lag_is_of_telemetry_alone() -> None:
         (8, "not_json", 10, 50, 0.5)
 
 
+def test_events_kept_aside_as_too_late_are_refused_like_others() -> None:
+    world = World()
+    world.pages[f"{WORKER}/metrics"] = ('streamgauge_rejected_total{reason="not_json"} 3.0\n'
+                                        "streamgauge_too_late_total 22695.0\n")
+    found = world.watcher().look()
+    assert (found.rejected, found.rejected_most) == (22_698, "too_old")
+
+
+def test_alerts_of_a_run_before_this_one_are_left_out() -> None:
+    world = World()
+    world.pages[f"{GATEWAY}/api/alerts"] = json.dumps([{"alert_id": name, "published_ms": ms}
+                                                       for name, ms in (("new", 1_000), ("old", 999))])
+    watcher = Watcher([WORKER], GATEWAY, "token", ask=world.ask, since_ms=1_000)
+    assert [row["alert_id"] for row in watcher.look().alerts or ()] == ["new"]
+
+
 def test_pages_that_make_no_sense_are_unknown() -> None:
     world = World()
     world.pages[f"{WORKER}/metrics"] = "<html>\nstreamgauge_events_total nonsense\n{} 1\n\x00"

@@ -85,15 +85,14 @@ def test_where_two_incidents_would_do_the_later_one_is_meant() -> None:
     assert [row.alert is not None for row in scored(both, [alert(210)]).rows] == [False, True]
 
 
-def test_the_summary_counts_false_alerts_by_model_and_day_and_found_by_kind() -> None:
+def test_the_summary_counts_false_alerts_by_model_and_day() -> None:
     incidents = [incident(0), incident(1, 400, 460, kind="null_column"), incident(2, 700, 760, kind="null_column")]
     result = scored(incidents, [alert(110), alert(403, "b"), alert(900, "c")], length_s=DAY_MS // 2000, deployments=4)
     assert result.summary() == {
-        "incidents": 3, "found": 2, "false_alerts": 1, "false_alerts_per_model_day": 0.5, "median_delay_s": 6.5,
-        "by_kind": {"error_burst": {"incidents": 1, "found": 1}, "null_column": {"incidents": 2, "found": 1}}}
+        "incidents": 3, "found": 2, "false_alerts": 1, "false_alerts_per_model_day": 0.5, "median_delay_s": 6.5}
+    assert result.by_kind() == {"error_burst": (1, 1), "null_column": (2, 1)}
 
 
 def test_no_incidents_and_no_alerts_make_an_empty_score() -> None:
     assert scored([], [], length_s=0).summary() == {
-        "incidents": 0, "found": 0, "false_alerts": 0, "false_alerts_per_model_day": None, "median_delay_s": None,
-        "by_kind": {}}
+        "incidents": 0, "found": 0, "false_alerts": 0, "false_alerts_per_model_day": None, "median_delay_s": None}

