@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from infra.demo.truth import FILE, GroundTruth
 from infra.publisher import Publisher
 from infra.reached import newest_ms, too_late_before_ms
 from schemas.base import iso
+from streams import page
 from streams.kafka import create_topics
 from streams.settings import Settings, settings
 
@@ -111,6 +112,22 @@ def _run(configured: Settings, options: Options) -> int:
     return 0 if outcome.caught_up else 1
 
 
+@contextlib.asynccontextmanager
+async def _page(configured: Settings, say: Any) -> AsyncIterator[None]:
+    """The fleet's own /metrics, /healthz and /readyz; the demo goes on without them if their port is taken."""
+    try:
+        runner, port = await page.serve(configured.host, configured.demo_port, list)
+    except OSError as error:
+        say(f"no metrics page: {error}; STREAMGAUGE_DEMO_PORT chooses another port")
+        yield
+        return
+    say(f"metrics: http://{configured.host}:{port}/metrics")
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
 def _say(options: Options) -> Any:
     return (lambda text: None) if options.quiet else (lambda text: _STDERR.print(f"demo: {text}", markup=False))
 
@@ -141,6 +158,7 @@ async def run(configured: Settings, options: Options) -> Outcome:
         say(f"this pipeline has had events up to {iso(reached_ms)}: what is older counts in no window. Use --speed 1, "
             "or a pipeline of its own")
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_page(configured, say))
         publisher = await stack.enter_async_context(Publisher(configured))
         collector = await stack.enter_async_context(Collector(configured)) if options.score else None
         with _telling(pace, options) as tell:

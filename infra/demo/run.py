@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from infra.demo import metrics
 from infra.demo.fleet import Fleet
 from infra.demo.serving import Message
 from infra.demo.truth import GroundTruth
@@ -80,11 +81,13 @@ async def publish(fleet: Fleet, pace: Pace, publisher: Publisher, truth: GroundT
                 await before_last()
             messages = fleet.advance(until)
             truth.note(fleet.opened + fleet.closed)
+            metrics.INCIDENTS.inc(len(fleet.opened) - len(fleet.closed))
             fleet.opened.clear()
             fleet.closed.clear()
             await _send(messages, publisher, progress)
             done = progress.event_ms = until
             progress.behind_ms = int((due - done) / pace.speed)
+            metrics.BEHIND.set(progress.behind_ms / 1000)
             tell(progress)
     finally:
         truth.note(fleet.stop())
@@ -96,6 +99,8 @@ async def _send(messages: list[Message], publisher: Publisher, progress: Progres
     labels = sum(message.topic == "feedback" for message in messages)
     progress.labels += labels
     progress.events += len(messages) - labels
+    metrics.LABELS.inc(labels)
+    metrics.EVENTS.inc(len(messages) - labels)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

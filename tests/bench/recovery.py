@@ -170,6 +170,8 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "broker_restart": broker_restart, "redis_full": redis_full, "database_away": database_away,
     "disk_full": disk_full}
 QUICK = ("kill",)
+#: They need a broker that keeps its log.
+ON_KAFKA = ("broker_restart",)
 
 
 # -- a run ---------------------------------------------------------------------------------------------
@@ -182,8 +184,8 @@ def main(quick: bool) -> dict[str, Any]:
     for name in QUICK if quick else FAULTS:
         console.print(f"{name}: {(FAULTS[name].__doc__ or '').strip()} ...")
         try:
-            found[name] = _run(name, quick)
-        except _NotHereError as error:
+            found[name] = inflict(name, quick)
+        except NotHereError as error:
             console.print(f"{name} was not run: {error}")
             found[name] = {"not_run": str(error)}
         except AssertionError as error:
@@ -195,16 +197,17 @@ def main(quick: bool) -> dict[str, Any]:
     return {"bench": "recovery", "quick": quick, "events_per_s": RATE[quick], "machine": machine(), "faults": found}
 
 
-class _NotHereError(RuntimeError):
+class NotHereError(RuntimeError):
     """This machine cannot do what the fault needs."""
 
 
-def _run(name: str, quick: bool) -> dict[str, Any]:
+def inflict(name: str, quick: bool) -> dict[str, Any]:
+    """Run one fault; the figures."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         disk = held.enter_context(_small_disk(folder)) if name == "disk_full" else None
         running = held.enter_context(stack(
-            folder, _kafka(folder) if name == "broker_restart" else None, disk and disk / "postgres"))
+            folder, _kafka(folder) if name in ON_KAFKA else None, disk and disk / "postgres"))
         run = Run(running, quick)
         run.disk = disk
         pin(running.worker().wait_ready().process.pid, WORKER_CORE)     # type: ignore[union-attr]
@@ -227,7 +230,7 @@ def _kafka(folder: Path) -> Service:
     try:
         find_java()
     except KafkaMissingError as error:
-        raise _NotHereError(str(error)) from error
+        raise NotHereError(str(error)) from error
     return KafkaServer(folder / "kafka")
 
 
@@ -239,7 +242,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", str(place)],
                           capture_output=True, text=True, check=False)
     if done.returncode:
-        raise _NotHereError(f"a small disk cannot be mounted ({done.stderr.strip()}); it takes root")
+        raise NotHereError(f"a small disk cannot be mounted ({done.stderr.strip()}); it takes root")
     try:
         yield place
     finally:
