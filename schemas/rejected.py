@@ -30,3 +30,5 @@ class RejectedRecord(Contract):
     payload_base64: str = Field(description="The original bytes")
     payload_size_bytes: Count
     truncated: Flag = Field(default=False, description="The original was larger than a record may be")
+    events: Annotated[int, Field(ge=1)] = Field(default=1, description="Bad events in it; above 1 it is an array of "
+                                                "them, cut from a larger one")

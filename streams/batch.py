@@ -32,6 +32,9 @@ from streams.wire import WireRecord
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+#: Bad events of one array that are kept each by itself; the others are kept together.
+MOST_REJECTED = 100
+
 __all__ = ["Decoder", "FeedbackBatch", "Limits", "SeriesKey", "TelemetryBatch", "decode_feedback", "fault_of",
            "rejected_record"]
 
@@ -154,6 +157,7 @@ class _Slow:
         self.limits = limits
         self.from_log = batch.columns[number]
         self.rejected: list[RejectedRecord] = []
+        self.rest: list[tuple[_Fault, int, bytes]] = []
 
     def record(self) -> list[RejectedRecord]:
         """Add its events; what is refused."""
@@ -182,13 +186,17 @@ class _Slow:
             return
         for position, item in enumerate(items):
             self._event(item, position, position)
+        self._reject_rest()
 
     def _event(self, value: bytes, position: int, shown: int) -> None:
         try:
             event = _contract(value)
             self._in_time(event)
         except _Fault as fault:
-            self._reject(fault, shown, value)
+            if len(self.rejected) < MOST_REJECTED:
+                self._reject(fault, shown, value)
+            else:
+                self.rest.append((fault, shown, value))
         else:
             self.reader.add(self.rows, self.number, position, event)
 
@@ -201,10 +209,18 @@ class _Slow:
             raise _Fault("too_old", "ts", f"ts is {at - event.ts} ms before the broker's clock; "
                          f"{limits.max_age_ms} ms are allowed (STREAMGAUGE_MAX_AGE_MS)")
 
-    def _reject(self, fault: _Fault, position: int, payload: bytes) -> None:
+    def _reject(self, fault: _Fault, position: int, payload: bytes, events: int = 1) -> None:
         self.rejected.append(rejected_record(
             self.batch.topic, self.batch.partition, self.from_log, fault.reason, fault.field, fault.message, position,
-            payload, self.limits.max_record_bytes))
+            payload, self.limits.max_record_bytes, events))
+
+    def _reject_rest(self) -> None:
+        """Keep the array's other bad events as one array: an array of nonsense would give thousands of records."""
+        if self.rest:
+            fault, position, _ = self.rest[0]
+            more = f"{len(self.rest)} more events of an array are refused, the first of them: {fault.message}"
+            self._reject(_Fault(fault.reason, fault.field, more), position,
+                         b"[" + b",".join(value for _, _, value in self.rest) + b"]", len(self.rest))
 
 
 def _items(value: bytes) -> list[bytes]:
@@ -229,7 +245,7 @@ def _contract(value: bytes) -> TelemetryEvent:
 
 
 def rejected_record(topic: str, partition: int, record: Record, reason: Reason, field: str, message: str,
-                    position: int, payload: bytes, most: int) -> RejectedRecord:
+                    position: int, payload: bytes, most: int, events: int = 1) -> RejectedRecord:
     """The record kept: bytes up to `most`, reason, field, coordinates."""
     return RejectedRecord(
         rejected_id=f"r-{topic}-{partition}-{record.offset}-{position}"[-128:],
@@ -237,7 +253,7 @@ def rejected_record(topic: str, partition: int, record: Record, reason: Reason, 
         offset=record.offset, position=position, ts=max(record.timestamp, 0),
         key_base64=base64.b64encode((record.key or b"")[:1024]).decode(),
         payload_base64=base64.b64encode(payload[:most]).decode(),
-        payload_size_bytes=len(payload), truncated=len(payload) > most,
+        payload_size_bytes=len(payload), truncated=len(payload) > most, events=events,
     )
 
 

@@ -19,7 +19,7 @@ def register(pipeline: Pipeline) -> None:
 
     async def keep(rejected: list[RejectedRecord], partition: Partition) -> None:
         for record in rejected:
-            metrics.REJECTED.labels(record.reason).inc()
+            metrics.REJECTED.labels(record.reason).inc(record.events)
             partition.publish(topic, record.rejected_id, to_bytes(record))
 
     async def telemetry(batch: RecordBatch, partition: Partition) -> None:

@@ -68,6 +68,17 @@ def test_a_part_of_a_batch_is_the_batch_of_its_rows() -> None:
     assert len(whole.part(2, 2)) == 0
 
 
+def test_an_array_of_nonsense_is_kept_in_few_records() -> None:
+    good = json.dumps(GOOD)
+    batch = decode(f"[{','.join([good, *map(str, range(500)), good])}]".encode())
+    assert batch.position.tolist() == [0, 501]
+    *single, rest = batch.rejected
+    assert [(found.position, found.events) for found in single] == [(at, 1) for at in range(1, 101)]
+    assert (rest.position, rest.events, rest.reason) == (101, 400, "not_an_object")
+    assert json.loads(base64.b64decode(rest.payload_base64)) == list(range(100, 500))
+    assert rest.message.startswith("400 more events")
+
+
 @pytest.mark.parametrize(("value", "reason", "field"), [
     (None, "empty", ""),
     (b"", "empty", ""),
