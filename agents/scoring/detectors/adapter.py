@@ -35,8 +35,8 @@ def river_names() -> list[str]:
 class RiverDetector(Detector):
     """A River detector behind a running standardisation, row by row. Slow, as River's are; a missing value is the mean.
 
-    Its snapshot is a pickle that may name River's classes, and a few of numpy's, only. Scores below 0 count as 0, and what is not
-    finite as 0.
+    Its snapshot is a pickle that may name River's classes, and a few of numpy's, only. Scores below 0 count as 0, and
+    what is not finite as 0.
 
     Raises:
         ValueError: River has no such detector of rows.

@@ -32,6 +32,10 @@ EXPLAINED = 32
 (SEEN, STRAINED, EXPLANATIONS, COUNTS) = range(4)
 
 
+class OtherSettings(ValueError):
+    """A snapshot is whole, but of a detector with other parameters."""
+
+
 class Detector(base.AnomalyDetector):
     """Rows in blocks: the rows of a block are scored by the state at its start; they teach at its end.
 
@@ -189,12 +193,13 @@ class Detector(base.AnomalyDetector):
         """Continue from the bytes of a detector of the same parameters, with the same scores.
 
         Raises:
-            ValueError: cut short, or of another format, kind, seed or parameters.
+            OtherSettings: of another kind, seed or parameters.
+            ValueError: cut short, or of another format.
         """
         name, header, found = arrays.decode(data)
         if name != self.name or header.get("seed") != str(self.seed) or any(
                 header.get(key) != value for key, value in self.parameters().items()):
-            raise ValueError(f"the snapshot is not of this {self.name}: its parameters differ")
+            raise OtherSettings(f"the snapshot is not of this {self.name}: its parameters differ")
         try:
             self.optional = frozenset(header["optional"])
             for column in header["columns"]:
