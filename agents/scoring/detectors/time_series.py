@@ -71,13 +71,13 @@ class TimeSeries(base.AnomalyDetector):
 
     def score_one(self, x: Mapping[str, Any]) -> float:
         """The score of {feature: number or None}; unknown features do not count."""
-        return float(self._run(self._row(x)[None, :], learning=False)[0][0])
+        return float(self.run(self._row(x)[None, :], learning=False)[0][0])
 
     def learn_one(self, x: Mapping[str, Any]) -> None:
         """Learn {feature: number or None}."""
         for name in x:
             self.column(name)
-        self._run(self._row(x)[None, :], learning=True)
+        self.run(self._row(x)[None, :], learning=True)
 
     # -- batches ----------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class TimeSeries(base.AnomalyDetector):
             self.column(f"x{place}")
         rows = np.full((len(X), len(self.columns)), np.nan)
         rows[:, :X.shape[1]] = X[:, :len(self.columns)]
-        return self._run(rows, learning=True)[0]
+        return self.run(rows, learning=True)[0]
 
     def advance(self, rows: FloatArray, histogram: FloatArray, scalars: FloatArray
                 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -125,7 +125,7 @@ class TimeSeries(base.AnomalyDetector):
         rows (n, k) with all k columns. Returns scores (n,), thresholds (n,) and contributions (n, k), of which only the
         rows of alarms are filled: the squares of the columns' scores.
         """
-        scores, by_column = self._run(rows, learning=True)
+        scores, by_column = self.run(rows, learning=True)
         thresholds, contributions = np.ones(len(rows)), np.zeros(rows.shape)
         if histogram.size:
             for i, score in enumerate(scores.tolist()):
@@ -134,6 +134,25 @@ class TimeSeries(base.AnomalyDetector):
             alarms = scores > thresholds
             contributions[alarms] = np.nan_to_num(by_column[alarms]) ** 2
         return scores, thresholds, contributions
+
+    def run(self, rows: FloatArray, learning: bool) -> tuple[FloatArray, FloatArray]:
+        """Scores (n,) of rows (n, k) with all k columns, and (n, k) those of each column: NaN where missing.
+
+        The clock has none. Rows are brought to +-1e100 in place, and learnt if `learning`.
+        """
+        rows = np.ascontiguousarray(rows, np.float64)
+        judging.clamp(rows)
+        n, width = rows.shape
+        times, clock = np.full(n, np.nan), self.columns.get(TIME)
+        if clock is not None:
+            times = np.clip(rows[:, clock], k.NO_TIME, -k.NO_TIME)
+            rows = rows.copy()
+            rows[:, clock] = np.nan
+        scores, by_column, s = np.zeros(n), np.full((n, width), np.nan), self.state
+        k.run(rows, times, s["recent"], s["context"], s["at"], s["maxima"], s["peak"], s["tail"], s["blocks"],
+              s["last"], s["counts"], s["step"], learning, np.zeros((width, k.VIEWS)), np.zeros((width, k.SCALES)),
+              np.zeros((k.WEEK_DAYS, 2), np.int64), np.zeros(k.BLOCKS), by_column, scores)
+        return scores, by_column
 
     # -- snapshots --------------------------------------------------------------------------------
 
@@ -176,19 +195,3 @@ class TimeSeries(base.AnomalyDetector):
             if column is not None and value is not None:
                 row[column] = value
         return row
-
-    def _run(self, rows: FloatArray, learning: bool) -> tuple[FloatArray, FloatArray]:
-        """Scores (n,), and (n, k) those of the columns: NaN where missing, and of the clock."""
-        rows = np.ascontiguousarray(rows, np.float64)
-        judging.clamp(rows)
-        n, width = rows.shape
-        times, clock = np.full(n, np.nan), self.columns.get(TIME)
-        if clock is not None:
-            times = np.clip(rows[:, clock], k.NO_TIME, -k.NO_TIME)
-            rows = rows.copy()
-            rows[:, clock] = np.nan
-        scores, by_column, s = np.zeros(n), np.full((n, width), np.nan), self.state
-        k.run(rows, times, s["recent"], s["context"], s["at"], s["maxima"], s["peak"], s["tail"], s["blocks"],
-              s["last"], s["counts"], s["step"], learning, np.zeros((width, k.VIEWS)), np.zeros((width, k.SCALES)),
-              np.zeros((k.WEEK_DAYS, 2), np.int64), np.zeros(k.BLOCKS), by_column, scores)
-        return scores, by_column
