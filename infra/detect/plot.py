@@ -66,6 +66,10 @@ def moment(ts_ms: float, span_ms: float = 0.0) -> str:
     return text.strftime("%Y-%m-%d" if span_ms > 20 * 86_400_000 else "%m-%d %H:%M" if span_ms else "%Y-%m-%d %H:%M:%S")
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e8 else f"{value:.4g}"
+
+
 def write(path: Path, title: str, series: Series, found: Found) -> None:
     """Write the page."""
     path.write_text(page(title, series, found), encoding="utf-8")
@@ -89,8 +93,8 @@ def page(title: str, series: Series, found: Found) -> str:
     top = TOP + len(columns) * (PANEL + GAP)
     parts += _panel(axis, "surprise: -log10(1 - score)", nines(found.scores), top, "score", alarms,
                     nines(found.thresholds))
-    parts += [f'<text x="{axis.x(at):.1f}" y="{height - 6}" text-anchor="middle">{text}</text>'
-              for at, text in axis.ticks()]
+    parts += [f'<text x="{axis.x(at):.1f}" y="{height - 6}" text-anchor="{anchor}">{text}</text>'
+              for (at, text), anchor in zip(axis.ticks(), ["start", *["middle"] * (TICKS - 2), "end"], strict=True)]
     parts.append("</svg>")
     more = len(series.columns) - len(columns)
     note = f"{len(series.values):,} rows, {len(alarms):,} anomalies (red)"
@@ -137,7 +141,7 @@ def _panel(axis: _Axis, name: str, values: Array, top: float, kind: str, alarms:
     parts = [f'<text class="name" x="{LEFT}" y="{top - 8}">{escape(name)}</text>']
     for value in (low, (low + high) / 2, high):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-                     f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.4g}</text>')
+                     f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{_short(value)}</text>')
     parts += [f'<path class="{kind}" d="{path}"/>' for path in [_path(axis, values, y)] if path]
     if threshold is not None:
         parts.append(f'<path class="threshold" d="{_path(axis, threshold, y)}"/>')

@@ -43,7 +43,7 @@ SPACING_MS = 150_000
 #: The usual step follows by this share; a step that many times longer is a gap.
 STEP_RATE, GAP = 0.02, 3.0
 #: Rows a block, blocks kept, and the fewest that are a tail.
-BLOCK, BLOCKS, LEAST_BLOCKS = 24, 200, 5
+BLOCK, BLOCKS, LEAST_BLOCKS = 24, 200, 8
 #: The tail is what lies above this quantile of the blocks; its scale is at least this share of the quantile.
 TAIL, LEAST_SCALE = 0.8, 0.05
 MOST_SURPRISE = 20.0
@@ -87,7 +87,7 @@ def find_context(time: float, at: CountArray, counts: CountArray, step: FloatArr
 
 @bare
 def outside(value: float, context: FloatArray, scale: int, column: int, ranges: CountArray, days: int) -> float:
-    """How far a value lies outside the context without its highest and lowest sample; 0: too few samples."""
+    """How far a value lies outside the context without its highest and lowest sample; NaN: too few samples."""
     high = second_high = -np.inf
     low = second_low = np.inf
     found = 0
@@ -102,7 +102,7 @@ def outside(value: float, context: FloatArray, scale: int, column: int, ranges: 
             if seen < second_low:
                 low, second_low = min(seen, low), max(seen, low)
     if found < LEAST_CONTEXT:
-        return 0.0
+        return np.nan
     return max(value - second_high, second_low - value, 0.0)
 
 

@@ -83,7 +83,7 @@ class TimeSeries(base.AnomalyDetector):
 
     @property
     def ready(self) -> bool:
-        """True once scores mean something: after 5 blocks."""
+        """True once scores mean something: after 8 blocks."""
         return bool((self.state["blocks"] >= k.LEAST_BLOCKS).any())
 
     @property
