@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     hst_window: Annotated[int, Field(ge=2)] = Field(250, description="Rows between two mass updates")
     threshold_quantile: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.999, description="Scores above this quantile of the detector's past are anomalies")
+    follow_labels: bool = Field(
+        False, description="Late labels weigh an ensemble's detectors; its scores then depend on when labels are read")
     seed: int = Field(42, description="Of everything random in the pipeline")
 
     # -- drift and alerts ---------------------------------------------------------------------------

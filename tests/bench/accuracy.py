@@ -167,7 +167,7 @@ def _mean(figures: dict[str, dict[str, float | None]], names: list[str]) -> floa
 
 
 def _print(figures: dict[str, Any]) -> None:
-    console, sets, paper = Console(width=132), figures["sets"], figures["paper"]
+    console, paper = Console(width=132), figures["paper"]
     theirs = list(next(iter(paper.values()), {}))
     _areas(console, f"Prequential ROC-AUC, mean of seeds {figures['seeds']}; {figures['machine']}", figures,
            (ENSEMBLE, registry.HALF_SPACE_TREES, "online_isolation_forest", "loda"), theirs)

@@ -65,6 +65,8 @@ class Detector(base.AnomalyDetector):
         self.credit = MOST_CREDIT
         self.calibration = Calibration()
         self.waiting: list[FloatArray] = []
+        #: While it is a list, `advance` puts what `judge_rows` gave there.
+        self.trace: list[FloatArray] | None = None
 
     # -- a detector writes --------------------------------------------------------------------------
 
@@ -104,6 +106,10 @@ class Detector(base.AnomalyDetector):
     def level(self, scores: FloatArray) -> FloatArray:
         """Scores (n,) on the scale on which their tail is about exponential."""
         return scores
+
+    def surprises(self, scores: FloatArray, extras: FloatArray) -> FloatArray:
+        """How surprising rows (n,) were to each part of the detector, and to all of it: (n, extras + 1)."""
+        return np.column_stack((extras, self.level(scores)))
 
     def judge_rows(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Scores (n,) and extras (n, extras)."""
@@ -167,6 +173,8 @@ class Detector(base.AnomalyDetector):
             part = rows[at:stop]
             found, extras = self.judge_rows(part) if self.ready else _unready(len(part), self.extras)
             scores[at:stop] = found
+            if self.trace is not None:
+                self.trace.append(self.surprises(found, extras))
             if histogram.size and self.ready:
                 k.judge(found, thresholds[at:stop], histogram, scalars)
                 self._explain(part, found > thresholds[at:stop], contributions[at:stop])

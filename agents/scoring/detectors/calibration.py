@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ class Calibration:
         if not self.full:
             return np.inf
         low, high = float(self.sorted[int(0.90 * SIZE)]), float(self.sorted[int(0.98 * SIZE)])
-        return high + (high - low) / np.log(0.10 / 0.02) * np.log(0.02 / 0.0001) + 1e-12
+        return high + (high - low) * math.log(0.02 / 0.0001) / math.log(0.10 / 0.02) + 1e-12
 
     def add(self, scores: FloatArray) -> None:
         """Take scores (n,) in."""

@@ -65,6 +65,11 @@ class Ensemble(Detector):
     def level(self, scores: FloatArray) -> FloatArray:
         return np.asarray(-np.log1p(-scores))
 
+    def surprises(self, scores: FloatArray, extras: FloatArray) -> FloatArray:
+        found = [calibration.surprise(np.ascontiguousarray(np.nan_to_num(extras[:, i])))
+                 for i, calibration in enumerate(self.calibrations)]
+        return np.column_stack((*found, self.level(scores)))
+
     def score_rows(self, rows: FloatArray) -> FloatArray:
         return self.judge_rows(rows)[0]
 
