@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     detectors: Annotated[tuple[str, ...], NoDecode] = Field(
         ("half_space_trees",), description="Comma-separated; several score together. half_space_trees, ensemble (best "
         "on the published tables), online_isolation_forest, online_autoencoder, robust_covariance, "
-        "tail_probability, nearest_neighbours, histogram_rarity, river.NAME")
+        "tail_probability, nearest_neighbours, histogram_rarity, loda, river.NAME")
     alarm_budget: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="False alarms a model and day that the threshold aims at; 0: STREAMGAUGE_THRESHOLD_QUANTILE")
     hst_trees: Annotated[int, Field(ge=1, le=500)] = Field(25, description="Half-space trees")
@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     hst_window: Annotated[int, Field(ge=2)] = Field(250, description="Rows between two mass updates")
     threshold_quantile: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.999, description="Scores above this quantile of the detector's past are anomalies")
+    follow_labels: bool = Field(
+        False, description="Late labels weigh an ensemble's detectors; its scores then depend on when labels are read")
     seed: int = Field(42, description="Of everything random in the pipeline")
 
     # -- drift and alerts ---------------------------------------------------------------------------

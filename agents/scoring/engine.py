@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from agents.scoring import columns
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.state import CONFIDENCE, DetectorCodec, DetectorState, ScoringOptions
+from agents.scoring.truth import Worth, anomalous, named
 from schemas.anomalies import Anomaly, Contribution
+from schemas.telemetry import Feedback
 from streams.batch import TelemetryBatch
 from streams.state.keyed import Entry, KeyedStates
 
@@ -71,11 +74,36 @@ class ScoringEngine:
         self.totals.anomalies += len(found)
         return [anomaly for _, anomaly in found]
 
+    def learn_labels(self, labels: Sequence[tuple[int, Feedback]], states: KeyedStates[DetectorState], topic: str
+                     ) -> dict[str, Mapping[str, Worth]]:
+        """Take in late labels, (offset, label) in log order; the ensembles' weights follow.
+
+        Returns what the detectors of each model that got a label are worth now. Nothing without `follow_labels`.
+        """
+        found: dict[str, Mapping[str, Worth]] = {}
+        for offset, label in labels if self.options.follow_labels else ():
+            entry = states.entry(detector_key(label.environment, label.model, label.component))
+            truth, detector, verdict = entry.state.truth, entry.state.detector, anomalous(label)
+            if entry.includes(topic, offset) or truth is None or not isinstance(detector, Ensemble):
+                continue
+            if verdict is not None and truth.label(label.event_id, verdict):
+                detector.weights = truth.weights()
+                found[label.model] = named(truth.worth(), [member.name for member in detector.members])
+            states.touch(entry, topic, offset)
+        return found
+
     def _score(self, view: _View, entry: Entry[DetectorState], rows: NDArray[np.int64], topic: str
                ) -> list[tuple[int, Anomaly]]:
         detector = entry.state.detector
         matrix = view.matrix(rows, detector)
+        truth = entry.state.truth
+        if truth is not None and isinstance(detector, Ensemble):
+            detector.trace = []
         scores, thresholds, pushes = self._advance(entry.state, matrix, view.batch.ts_ms[rows])
+        if truth is not None and isinstance(detector, Ensemble) and detector.trace is not None:
+            truth.remember([view.batch.event_ids[row] for row in rows.tolist()], np.concatenate(detector.trace),
+                           scores > thresholds)
+            detector.trace = None
         self.totals.rows += len(rows)
         return [(int(rows[i]), _anomaly(view.batch, int(rows[i]), topic, detector.name, float(scores[i]),
                                         float(thresholds[i]), contributions(detector.features, matrix[i], pushes[i])))

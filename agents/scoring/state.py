@@ -11,6 +11,7 @@ from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees, seed_of
 from agents.scoring.pace import Pace
 from agents.scoring.threshold import QuantileThreshold
+from agents.scoring.truth import Truth
 from streams.settings import Settings
 
 CONFIDENCE = "confidence"
@@ -28,11 +29,12 @@ class ScoringOptions:
     seed: int = 42
     detectors: tuple[str, ...] = (registry.HALF_SPACE_TREES,)
     alarm_budget: float = 0.0
+    follow_labels: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ScoringOptions:
         return cls(settings.hst_trees, settings.hst_height, settings.hst_window, settings.threshold_quantile,
-                   settings.seed, settings.detectors, settings.alarm_budget)
+                   settings.seed, settings.detectors, settings.alarm_budget, settings.follow_labels)
 
     def detector(self, key: str) -> HalfSpaceTrees | Ensemble:
         """A new detector for a key.
@@ -51,23 +53,28 @@ class DetectorState:
     detector: HalfSpaceTrees | Ensemble
     threshold: QuantileThreshold
     pace: Pace = field(default_factory=Pace)
+    truth: Truth | None = None
 
 
 class DetectorCodec:
     """`streams.state.keyed.Codec` of `DetectorState`.
 
-    The pace, the threshold's length (uint32), threshold, detector.
+    The pace, the threshold's length (uint32), threshold, the truth's length (0: none), truth, detector.
     """
 
     def __init__(self, options: ScoringOptions) -> None:
         self.options = options
 
     def new(self, key: str) -> DetectorState:
-        return DetectorState(self.options.detector(key), QuantileThreshold(self.options.threshold_quantile))
+        detector = self.options.detector(key)
+        follows = self.options.follow_labels and isinstance(detector, Ensemble)
+        return DetectorState(detector, QuantileThreshold(self.options.threshold_quantile),
+                             truth=Truth(len(detector.members)) if follows else None)
 
     def encode(self, key: str, state: DetectorState) -> bytes:
         threshold, detector = state.threshold.encode(), state.detector
-        return b"".join((state.pace.encode(), _LENGTH.pack(len(threshold)), threshold,
+        truth = state.truth.encode() if state.truth else b""
+        return b"".join((state.pace.encode(), _LENGTH.pack(len(threshold)), threshold, _LENGTH.pack(len(truth)), truth,
                          detector.encode() if isinstance(detector, Ensemble) else snapshot.encode(detector)))
 
     def decode(self, key: str, data: bytes) -> DetectorState:
@@ -77,15 +84,25 @@ class DetectorCodec:
         again.
         """
         pace, rest = Pace.decode(data)
-        if len(rest) < _LENGTH.size:
-            raise ValueError("the snapshot is cut short")
-        (length,) = _LENGTH.unpack_from(rest)
-        threshold = QuantileThreshold.decode(rest[_LENGTH.size:_LENGTH.size + length])
+        part, rest = _counted(rest)
+        threshold = QuantileThreshold.decode(part)
+        labels, rest = _counted(rest)
         fresh = self.new(key)
-        found = _restored(fresh.detector, rest[_LENGTH.size + length:])
+        found = _restored(fresh.detector, rest)
         if found is None or (not self.options.alarm_budget and threshold.quantile != fresh.threshold.quantile):
             return fresh
-        return DetectorState(found, threshold, pace)
+        truth = fresh.truth
+        if truth is not None and labels:
+            truth = Truth.decode(labels, len(truth.marks) - 1)
+        return DetectorState(found, threshold, pace, truth)
+
+
+def _counted(data: bytes) -> tuple[bytes, bytes]:
+    """What the length in the first bytes counts, and the rest."""
+    if len(data) < _LENGTH.size:
+        raise ValueError("the snapshot is cut short")
+    (length,) = _LENGTH.unpack_from(data)
+    return data[_LENGTH.size:_LENGTH.size + length], data[_LENGTH.size + length:]
 
 
 def _restored(fresh: HalfSpaceTrees | Ensemble, data: bytes) -> HalfSpaceTrees | Ensemble | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 from collections.abc import Iterable, Mapping
@@ -56,7 +57,7 @@ class RiverDetector(Detector):
 
     def _made(self) -> Any:
         kind = getattr(anomaly, self.kind)
-        seeded = "seed" in kind._get_params() if hasattr(kind, "_get_params") else False
+        seeded = "seed" in inspect.signature(kind).parameters
         model: base.Estimator = kind(seed=self.seed % 2**31) if seeded else kind()
         scale: Any = preprocessing.MinMaxScaler() if self.kind == "HalfSpaceTrees" else preprocessing.StandardScaler()
         self.moments: FloatArray = np.zeros((2, len(self.columns)))

@@ -23,8 +23,8 @@ RAMP = ((128, 16), (1024, 64))
 LONGEST = 256
 #: A row with a p-value below it is strange.
 STRANGE = 0.002
-#: Strange rows that teach all the same: this many times their expected number, and this many at once.
-CREDIT_RATE, MOST_CREDIT = 5.0, 2.0
+#: Strange rows that count all the same: this many times their expected number among usual ones, this many at once.
+CREDIT_RATE, MOST_CREDIT = 1.5, 4.0
 #: Blocks in a row, of which most rows were strange, after which these are the new normal.
 PATIENCE = 20
 #: Alarms of a block that are explained by masking; the rest by distance alone.
@@ -42,10 +42,11 @@ class Detector(base.AnomalyDetector):
     So `score_learn_many` equals the loop of `score_one` and `learn_one` to the last bit, for any cutting. Blocks have
     16 rows at first, 64 from row 128 and 256 from row 1,024 on.
 
-    Strange rows do not teach. A row's score is compared with those of the last rows that taught (`Calibration`): below
-    a p-value of 0.002 it is strange, and teaches only while there is credit, which comes back at five times that rate.
-    So on a calm stream all rows teach, and in an incident a hundredth of them. When most rows of 20 blocks in a row
-    were strange, the world has changed: what was learnt is left (`renew`), and these rows teach.
+    Strange rows do not teach. A row's score is compared with those of the last 512 usual rows (`Calibration`): with a
+    p-value below 0.002, above all of them, it is strange; of the first 512 rows none is. While there is credit, which
+    usual rows bring back at 1.5 times that rate, it counts as usual with its score, but no more than the tail's limit;
+    within that it teaches too. So on a calm stream all rows teach, and in an incident none. When most rows of 20 blocks
+    in a row were strange, the world has changed: what was learnt is left (`renew`), and these rows teach.
 
     Parameters: `seed`; `optional`: features whose absence is no news. At most 256 features are kept, the first that
     appear. Scores: finite, at least 0, higher is more anomalous; 0 while not `ready`.
@@ -64,6 +65,8 @@ class Detector(base.AnomalyDetector):
         self.credit = MOST_CREDIT
         self.calibration = Calibration()
         self.waiting: list[FloatArray] = []
+        #: While it is a list, `advance` puts what `judge_rows` gave there.
+        self.trace: list[FloatArray] | None = None
 
     # -- a detector writes --------------------------------------------------------------------------
 
@@ -99,6 +102,14 @@ class Detector(base.AnomalyDetector):
     def parameters(self) -> dict[str, Any]:
         """What must be equal for a snapshot to be of use: numbers and texts by name."""
         return {}
+
+    def level(self, scores: FloatArray) -> FloatArray:
+        """Scores (n,) on the scale on which their tail is about exponential."""
+        return scores
+
+    def surprises(self, scores: FloatArray, extras: FloatArray) -> FloatArray:
+        """How surprising rows (n,) were to each part of the detector, and to all of it: (n, extras + 1)."""
+        return np.column_stack((extras, self.level(scores)))
 
     def judge_rows(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Scores (n,) and extras (n, extras)."""
@@ -162,6 +173,8 @@ class Detector(base.AnomalyDetector):
             part = rows[at:stop]
             found, extras = self.judge_rows(part) if self.ready else _unready(len(part), self.extras)
             scores[at:stop] = found
+            if self.trace is not None:
+                self.trace.append(self.surprises(found, extras))
             if histogram.size and self.ready:
                 k.judge(found, thresholds[at:stop], histogram, scalars)
                 self._explain(part, found > thresholds[at:stop], contributions[at:stop])
@@ -256,7 +269,9 @@ class Detector(base.AnomalyDetector):
         if not self.ready:
             self.learn_rows(rows, extras)
             return
-        strange = self.calibration.p_values(scores) < STRANGE
+        levels = self.level(scores)
+        full = self.calibration.full
+        strange = (self.calibration.p_values(levels) < STRANGE) & full
         self.counts[STRAINED] = self.counts[STRAINED] + 1 if strange.mean() > 0.5 else 0
         if self.counts[STRAINED] >= PATIENCE:
             self.counts[STRAINED] = 0
@@ -264,9 +279,11 @@ class Detector(base.AnomalyDetector):
             self.renew()
             self.learn_rows(rows, extras)
             return
-        teaches = np.ones(len(rows), np.bool_)
-        self.credit = float(k.spend(strange, teaches, self.credit, CREDIT_RATE * STRANGE, MOST_CREDIT))
-        self.calibration.add(scores[teaches])
+        counts = np.ones(len(rows), np.bool_)
+        self.credit = float(k.spend(strange, counts, self.credit, CREDIT_RATE * STRANGE, MOST_CREDIT))
+        limit = self.calibration.limit
+        self.calibration.add(np.minimum(levels[counts], limit))
+        teaches = counts & (levels <= limit)
         self.learn_rows(rows[teaches], extras[teaches])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,21 @@ class Calibration:
     @property
     def ready(self) -> bool:
         return len(self.sorted) > 0
+
+    @property
+    def full(self) -> bool:
+        return self.count >= SIZE
+
+    @property
+    def limit(self) -> float:
+        """Where an exponential tail through the 90th and 98th percentile leaves 0.01%; infinite before `full`.
+
+        A few strange scores among those compared with do not move it.
+        """
+        if not self.full:
+            return np.inf
+        low, high = float(self.sorted[int(0.90 * SIZE)]), float(self.sorted[int(0.98 * SIZE)])
+        return high + (high - low) * math.log(0.02 / 0.0001) / math.log(0.10 / 0.02) + 1e-12
 
     def add(self, scores: FloatArray) -> None:
         """Take scores (n,) in."""

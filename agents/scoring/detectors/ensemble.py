@@ -19,10 +19,11 @@ MOST_SURPRISE = 27.0
 
 
 class Ensemble(Detector):
-    r"""score = 1 - exp(-T), T = sum of w_i (-log p_i) + missing; in [0, 1), higher is more anomalous.
+    r"""score = 1 - exp(-T), T = sum of w_i (-log p_i) + news; in [0, 1), higher is more anomalous.
 
     p_i is the conformal p-value of member i's score (`Calibration`), w_i its weight (equal, unless labels came:
-    `weights`). Missing values, of which members know nothing, add -log min(1, (share missing so far + 1e-6) / 0.1).
+    `weights`). News is what no p-value against a sample can say, summed over columns: a value e ranges outside
+    of all the sample adds log(1 + e), a missing one -log min(1, (share missing so far + 1e-6) / 0.1).
     Rows that are strange to the ensemble teach no member. Members that are functions of a sample share one.
 
     Source: Fisher's combination of p-values (Statistical Methods for Research Workers, 1925), as a mean: members are
@@ -58,8 +59,16 @@ class Ensemble(Detector):
                 continue
             raw[:, i] = member.score_scaled(rows, z) if isinstance(member, SampleDetector) else member.score_rows(rows)
             total += self.weights[i] * self.calibrations[i].surprise(np.ascontiguousarray(raw[:, i]))
-        s.add_missing(rows, self.sample.scales, self._optional, total)
+        s.add_news(rows, self.sample.scales, self._optional, total)
         return 1.0 - np.exp(-np.minimum(total, MOST_SURPRISE)), raw
+
+    def level(self, scores: FloatArray) -> FloatArray:
+        return np.asarray(-np.log1p(-scores))
+
+    def surprises(self, scores: FloatArray, extras: FloatArray) -> FloatArray:
+        found = [calibration.surprise(np.ascontiguousarray(np.nan_to_num(extras[:, i])))
+                 for i, calibration in enumerate(self.calibrations)]
+        return np.column_stack((*found, self.level(scores)))
 
     def score_rows(self, rows: FloatArray) -> FloatArray:
         return self.judge_rows(rows)[0]

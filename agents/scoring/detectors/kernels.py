@@ -353,14 +353,15 @@ def surprise(scores: FloatArray, past: FloatArray, tail: float, out: FloatArray)
 
 
 @bare
-def spend(strange: NDArray[np.bool_], teaches: NDArray[np.bool_], credit: float, income: float, most: float) -> float:
-    """Which rows (n,) teach: the usual ones, and strange ones while there is credit. Returns the credit left."""
+def spend(strange: NDArray[np.bool_], counts: NDArray[np.bool_], credit: float, income: float, most: float) -> float:
+    """Which rows (n,) count: the usual ones, and strange ones while there is credit. Returns the credit left."""
     for i in range(strange.size):
-        credit = min(most, credit + income)
-        if strange[i]:
-            teaches[i] = credit >= 1.0
-            if teaches[i]:
-                credit -= 1.0
+        if not strange[i]:
+            credit = min(most, credit + income)
+            continue
+        counts[i] = credit >= 1.0
+        if counts[i]:
+            credit -= 1.0
     return credit
 
 

@@ -12,6 +12,7 @@ from agents.scoring.detectors.covariance import RobustCovariance
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.detectors.histogram import HistogramRarity
+from agents.scoring.detectors.loda import Loda
 from agents.scoring.detectors.neighbours import NearestNeighbours
 from agents.scoring.detectors.online_isolation_forest import OnlineIsolationForest
 from agents.scoring.detectors.tails import TailProbability
@@ -40,6 +41,7 @@ REGISTRY: dict[str, Make] = {
     TailProbability.name: lambda _, seed, optional: TailProbability(seed, optional),
     NearestNeighbours.name: lambda _, seed, optional: NearestNeighbours(seed, optional),
     HistogramRarity.name: lambda _, seed, optional: HistogramRarity(seed, optional),
+    Loda.name: lambda _, seed, optional: Loda(seed, optional),
 }
 
 

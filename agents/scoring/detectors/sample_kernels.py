@@ -12,7 +12,7 @@ import numpy as np
 from agents.scoring.detectors.kernels import FloatArray
 from streams.compiled import bare, compiled
 
-TYPICAL, SCALE, MISSING, USABLE, SCALES = range(5)
+TYPICAL, SCALE, MISSING, USABLE, LEAST, MOST, SCALES = range(7)
 #: Values of a column that its scale takes at least.
 LEAST_PRESENT = 8
 #: Scales from the median beyond which a value counts by its logarithm.
@@ -25,7 +25,7 @@ STEPS, KEPT, RIDGE = 4, 0.8, 0.05
 
 @compiled
 def scales_of(rows: FloatArray) -> FloatArray:
-    """Of each column of rows (m, k): median, robust scale, share missing, whether there are enough values."""
+    """Of each column of rows (m, k): median, robust scale, share missing, if there are enough values, least, most."""
     m, width = rows.shape
     found = np.zeros((SCALES, width))
     for f in range(width):
@@ -38,6 +38,7 @@ def scales_of(rows: FloatArray) -> FloatArray:
             continue
         last = n - 1
         typical = present[last // 2]
+        found[LEAST, f], found[MOST, f] = present[0], present[last]
         scale = (present[(3 * last) // 4] - present[last // 4]) / 1.349
         if not scale > 1e-12 * abs(typical):
             scale = (present[(19 * last) // 20] - present[last // 20]) / 3.29
@@ -67,19 +68,25 @@ def scaled(rows: FloatArray, scales: FloatArray, z: FloatArray) -> None:
 
 
 @bare
-def missing_push(value: float, scales: FloatArray, optional: FloatArray, f: int) -> float:
-    """-log of how usual it is that a column's value is missing; 0 if it is there."""
-    if value == value or scales[USABLE, f] == 0.0 or optional[f] != 0.0:
+def news(value: float, scales: FloatArray, optional: FloatArray, f: int) -> float:
+    """How new a column's value is: missing, or outside all of the sample; 0 if it is not."""
+    if scales[USABLE, f] == 0.0:
         return 0.0
-    return float(-np.log(min(1.0, (scales[MISSING, f] + NEVER_MISSING) / USUAL_MISSING)))
+    if value != value:
+        usual = (scales[MISSING, f] + NEVER_MISSING) / USUAL_MISSING
+        return 0.0 if optional[f] != 0.0 else float(-np.log(min(1.0, usual)))
+    outside = max(scales[LEAST, f] - value, value - scales[MOST, f])
+    if outside <= 0.0:
+        return 0.0
+    return float(np.log1p(outside / (scales[MOST, f] - scales[LEAST, f] + scales[SCALE, f])))
 
 
 @bare
-def add_missing(rows: FloatArray, scales: FloatArray, optional: FloatArray, out: FloatArray) -> None:
-    """Add the pushes of missing values to out (n,)."""
+def add_news(rows: FloatArray, scales: FloatArray, optional: FloatArray, out: FloatArray) -> None:
+    """Add what is new in each row to out (n,)."""
     for i in range(rows.shape[0]):
         for f in range(rows.shape[1]):
-            out[i] += missing_push(rows[i, f], scales, optional, f)
+            out[i] += news(rows[i, f], scales, optional, f)
 
 
 @compiled
@@ -219,6 +226,19 @@ def histograms(z: FloatArray, bins: int) -> tuple[FloatArray, FloatArray]:
         for b in range(bins + 2):
             surprise[f, b] = -np.log((surprise[f, b] + 0.1) / (m + 0.1))
     return edges, surprise
+
+
+@compiled
+def projected(z: FloatArray, weights: FloatArray) -> FloatArray:
+    """Rows z (n, k) on weights (p, k): (n, p), by plain loops, so that the bits do not depend on n."""
+    found = np.zeros((z.shape[0], weights.shape[0]))
+    for i in range(z.shape[0]):
+        for p in range(weights.shape[0]):
+            total = 0.0
+            for f in range(z.shape[1]):
+                total += z[i, f] * weights[p, f]
+            found[i, p] = total
+    return found
 
 
 @bare
