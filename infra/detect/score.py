@@ -45,6 +45,8 @@ def detect(series: Series, names: Sequence[str], threshold: float | None, quanti
     Raises:
         ValueError: no such detector.
     """
+    if TimeSeries.name in names and len(names) > 1:
+        raise ValueError(f"{TimeSeries.name} works alone: choose it, or the others")
     judge = _TimeSeries(threshold) if tuple(names) == (TimeSeries.name,) else _Quantile(names, threshold, quantile)
     for name in series.columns:
         judge.detector.column(name)

@@ -14,6 +14,7 @@ from agents.scoring.detectors import registry, snapshot
 from agents.scoring.detectors.adapter import river_names
 from agents.scoring.detectors.base import Detector
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+from agents.scoring.detectors.time_series import TimeSeries
 
 Make = Callable[[int], Any]
 Matrix = NDArray[np.float64]
@@ -62,6 +63,7 @@ DETECTORS: dict[str, Make] = {
     **{f"ensemble of {name}": together(name) for name in registry.REGISTRY if name != registry.HALF_SPACE_TREES},
     "the default ensemble": together("ensemble"),
     "an ensemble of all": together(*registry.REGISTRY),
+    "time series": TimeSeries,
     "an ensemble with River's": together("robust_covariance", "river.HalfSpaceTrees"),
 }
 #: River's own: slow, so fewer of them; LODA, the neighbours and the machine draw or keep state that must be seeded.
@@ -82,14 +84,14 @@ def as_dict(row: Matrix) -> dict[str, float | None]:
 
 
 def encode(detector: Any) -> bytes:
-    if isinstance(detector, Detector):
+    if isinstance(detector, Detector | TimeSeries):
         return detector.encode()
     return snapshot.encode(detector) if isinstance(detector, HalfSpaceTrees) else repr(type(detector)).encode()
 
 
 def decode(make: Make, data: bytes) -> Any:
     fresh = make(1)
-    if isinstance(fresh, Detector):
+    if isinstance(fresh, Detector | TimeSeries):
         return fresh.restore(data)
     return snapshot.decode(data) if isinstance(fresh, HalfSpaceTrees) else fresh
 
