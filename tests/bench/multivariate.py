@@ -5,9 +5,9 @@ it is learnt; the batch forest is fitted on X_train. Measured on X_test only:
 
 - `roc_auc`; `range_auc`, which allows for labels that begin and end a little off (R-AUC-ROC: Paparrizos et al., Volume
   Under the Surface, PVLDB 15, 2022; the buffer is the mean length of an incident);
-- best F1 over all thresholds, by points and by incidents: an incident is found by one alarm in it, a run of alarms
-  outside all incidents is one false alarm (composite of Hundman et al., KDD 2018). No point-adjusting: alarms do not
-  count for points that they did not mark;
+- best F1 over all thresholds, by points and by incidents: there recall is that of incidents, found by one alarm in
+  them, and precision that of points, so that marking everything earns nothing (composite F: Garg et al., IEEE TNNLS
+  2022). No point-adjusting: alarms do not count for points that they did not mark;
 - precision, recall and F1 of both kinds at the detector's own threshold, chosen without labels: for ours the quantile
   of the pipeline, for the forest that of its `predict`; River's has none.
 """
@@ -76,10 +76,10 @@ def _files(data: Path) -> list[Path]:
     found = []
     for path in (path for folder in folders for path in sorted(folder.glob("*.npz"))):
         with np.load(path, allow_pickle=False) as held:
-            if {"X_train", "X_test", "y_test"} <= set(held.files):
+            if {"X_train", "X_test", "y_test"} <= set(held.files) and 0 < held["y_test"].sum() < len(held["y_test"]):
                 found.append(path)
     if not found:
-        raise SystemExit(f"no .npz with X_train, X_test and y_test in {', '.join(map(str, folders))}")
+        raise SystemExit(f"no .npz with X_train, X_test and a y_test of both kinds in {', '.join(map(str, folders))}")
     return found
 
 
@@ -146,7 +146,7 @@ def measure(labels: Labels, judged: Judged) -> dict[str, Any]:
         "best_f1": max(points_at(labels, scores >= t)[2] for t in thresholds),
         "best_event_f1": max(events_at(labels, scores >= t)[2] for t in thresholds),
         "own_precision": points[0], "own_recall": points[1], "own_f1": points[2],
-        "own_event_precision": events[0], "own_event_recall": events[1], "own_event_f1": events[2],
+        "own_event_recall": events[1], "own_event_f1": events[2],
         "us_per_row": judged.us_per_row}
 
 
@@ -161,20 +161,24 @@ def runs(marks: Labels) -> list[tuple[int, int]]:
 
 def points_at(labels: Labels, alarms: Labels) -> tuple[float, float, float]:
     """Precision, recall and F1 of points."""
-    return _rates(int((labels & alarms).sum()), int(alarms.sum()), int(labels.sum()))
+    right = (labels & alarms).sum()
+    return _with_f1(_share(right, alarms.sum()), _share(right, labels.sum()))
 
 
 def events_at(labels: Labels, alarms: Labels) -> tuple[float, float, float]:
-    """Precision, recall and F1 of incidents; a run of alarms outside all of them is one false alarm."""
+    """Precision of points, recall of incidents, and their F1."""
     incidents = runs(labels)
     found = sum(bool(alarms[first:after].any()) for first, after in incidents)
-    false = sum(not labels[first:after].any() for first, after in runs(alarms))
-    return _rates(found, found + false, len(incidents))
+    return _with_f1(_share((labels & alarms).sum(), alarms.sum()), _share(found, len(incidents)))
 
 
-def _rates(right: int, said: int, true: int) -> tuple[float, float, float]:
-    precision, recall = right / said if said else 0.0, right / true if true else 0.0
-    return precision, recall, 2.0 * precision * recall / (precision + recall) if right else 0.0
+def _share(part: int, whole: int) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _with_f1(precision: float, recall: float) -> tuple[float, float, float]:
+    both = precision + recall
+    return precision, recall, 2.0 * precision * recall / both if both else 0.0
 
 
 def range_auc(labels: Labels, scores: Array) -> float:
