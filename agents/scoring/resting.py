@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: The threshold for `TimeSeries`: the surprises of a row have the length 4.1. By `python -m tests.bench nab`.
-SERIES_THRESHOLD = float(-np.expm1(-4.1))
+#: The threshold for `TimeSeries`: the surprises of a row have the length 3.9. By `python -m tests.bench nab`.
+SERIES_THRESHOLD = float(-np.expm1(-3.9))
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class RestingAlarms:
     threshold: float = SERIES_THRESHOLD
     share: float = 0.035
     least_rows: int = 30
-    most_rows: int = 400
+    most_rows: int = 500
     #: Rows seen so far, and the row that may be an alarm next.
     rows: int = 0
     awake_at: int = 0

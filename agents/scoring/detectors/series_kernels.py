@@ -3,7 +3,7 @@
 Arrays of one detector over k columns:
 
     recent   (RECENT, k) float64             the last rows, a ring; NaN where missing
-    context  (CONTEXT, SCALES, k) float64    means over SPANS rows at the times `at`, a ring
+    context  (CONTEXT, TRAITS, k) float64    traits of the rows at the times `at`, a ring
     at       (CONTEXT,) int64                times of the context, ms, never going back
     maxima   (k, VIEWS, BLOCKS) float64      the largest value of each view in each of the last blocks, a ring
     peak     (k, VIEWS) float64              the same of the current block; NaN: none yet
@@ -24,12 +24,13 @@ from streams.compiled import bare
 FloatArray = NDArray[np.float64]
 CountArray = NDArray[np.int64]
 
-#: Views of a value: outside the context, at three scales; outside a week's context; step; spread.
-LEVEL_1, LEVEL_4, LEVEL_12, WEEK, STEP, SPREAD, VIEWS = range(7)
-#: Rows of the means; the spread is that of RECENT rows.
-SPANS = (1, 4, 12)
-SCALES = len(SPANS)
-RECENT = 24
+#: Traits of a value, each the view of how far it is outside the same trait's context: the value itself, the means of
+#: 4 and of 12 rows, and the shift: of the mean of 24 rows from that of the 24 before. Three views more: the value
+#: outside a week's context, the step from the last value, and the spread of 24 rows.
+VALUE, MEAN_4, MEAN_12, SHIFT, TRAITS = range(5)
+WEEK, STEP, SPREAD, VIEWS = range(TRAITS, TRAITS + 4)
+SPAN = 24
+RECENT = 2 * SPAN
 CONTEXT = 2_048
 DAY_MS = 86_400_000
 #: Of the time of day on each of the last days: samples to either side. The fewest samples that are a context.
@@ -86,14 +87,14 @@ def find_context(time: float, at: CountArray, counts: CountArray, step: FloatArr
 
 
 @bare
-def outside(value: float, context: FloatArray, scale: int, column: int, ranges: CountArray, days: int) -> float:
+def outside(value: float, context: FloatArray, trait: int, column: int, ranges: CountArray, days: int) -> float:
     """How far a value lies outside the context without its highest and lowest sample; NaN: too few samples."""
     high = second_high = -np.inf
     low = second_low = np.inf
     found = 0
     for day in range(days):
         for sample in range(ranges[day, 0], ranges[day, 1]):
-            seen = context[sample % CONTEXT, scale, column]
+            seen = context[sample % CONTEXT, trait, column]
             if seen != seen:
                 continue
             found += 1
@@ -101,7 +102,7 @@ def outside(value: float, context: FloatArray, scale: int, column: int, ranges: 
                 high, second_high = max(seen, high), min(seen, high)
             if seen < second_low:
                 low, second_low = min(seen, low), max(seen, low)
-    if found < LEAST_CONTEXT:
+    if found < LEAST_CONTEXT or value != value:
         return np.nan
     return max(value - second_high, second_low - value, 0.0)
 
@@ -121,9 +122,9 @@ def mean_of(value: float, recent: FloatArray, column: int, rows: int, span: int)
 @bare
 def spread_of(value: float, recent: FloatArray, column: int, rows: int) -> float:
     """The standard deviation of a value and the rows before it."""
-    mean = mean_of(value, recent, column, rows, RECENT)
+    mean = mean_of(value, recent, column, rows, SPAN)
     total, found = (value - mean) ** 2, 1
-    for back in range(1, min(RECENT, rows + 1)):
+    for back in range(1, min(SPAN, rows + 1)):
         seen = recent[(rows - back) % RECENT, column]
         if seen == seen:
             total += (seen - mean) ** 2
@@ -132,17 +133,34 @@ def spread_of(value: float, recent: FloatArray, column: int, rows: int) -> float
 
 
 @bare
+def shift_of(value: float, recent: FloatArray, column: int, rows: int) -> float:
+    """How far the mean of a value and the rows before it is from that of as many rows before those; NaN: too few."""
+    total, found = 0.0, 0
+    for back in range(SPAN, min(RECENT, rows + 1)):
+        seen = recent[(rows - back) % RECENT, column]
+        if seen == seen:
+            total += seen
+            found += 1
+    if rows + 1 < RECENT or not found:
+        return np.nan
+    return abs(mean_of(value, recent, column, rows, SPAN) - total / found)
+
+
+@bare
 def look(value: float, column: int, recent: FloatArray, context: FloatArray, last: FloatArray, rows: int,
-         ranges: CountArray, views: FloatArray, means: FloatArray) -> None:
-    """Fill views (VIEWS,) and means (SCALES,) of a value; all NaN where it is missing."""
+         ranges: CountArray, views: FloatArray, traits: FloatArray) -> None:
+    """Fill views (VIEWS,) and traits (TRAITS,) of a value; all NaN where it is missing."""
     if value != value:
         views[:] = np.nan
-        means[:] = np.nan
+        traits[:] = np.nan
         return
-    for scale in range(SCALES):
-        means[scale] = mean_of(value, recent, column, rows, SPANS[scale])
-        views[scale] = outside(means[scale], context, scale, column, ranges, DAYS)
-    views[WEEK] = outside(value, context, 0, column, ranges, WEEK_DAYS)
+    traits[VALUE] = value
+    traits[MEAN_4] = mean_of(value, recent, column, rows, 4)
+    traits[MEAN_12] = mean_of(value, recent, column, rows, 12)
+    traits[SHIFT] = shift_of(value, recent, column, rows)
+    for trait in range(TRAITS):
+        views[trait] = outside(traits[trait], context, trait, column, ranges, DAYS)
+    views[WEEK] = outside(value, context, VALUE, column, ranges, WEEK_DAYS)
     views[STEP] = abs(value - last[column])
     views[SPREAD] = spread_of(value, recent, column, rows)
 
@@ -197,12 +215,12 @@ def score_of(columns: FloatArray) -> float:
 @bare
 def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatArray, at: CountArray,
         maxima: FloatArray, peak: FloatArray, tail: FloatArray, blocks: CountArray, last: FloatArray,
-        counts: CountArray, step: FloatArray, learning: bool, scratch: FloatArray, means: FloatArray,
+        counts: CountArray, step: FloatArray, learning: bool, scratch: FloatArray, traits: FloatArray,
         ranges: CountArray, order: FloatArray, by_column: FloatArray, scores: FloatArray) -> None:
     """Score each row, then learn it if `learning`.
 
     rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k), NaN where missing, and scores (n,). scratch
-    (k, VIEWS), means (k, SCALES), ranges (WEEK_DAYS, 2) and order (BLOCKS,) are scratch.
+    (k, VIEWS), traits (k, TRAITS), ranges (WEEK_DAYS, 2) and order (BLOCKS,) are scratch.
     """
     for i in range(rows.shape[0]):
         time = times[i]
@@ -210,19 +228,19 @@ def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatA
             time = float(counts[NEWEST])
         find_context(time, at, counts, step, ranges)
         for f in range(rows.shape[1]):
-            look(rows[i, f], f, recent, context, last, counts[ROWS], ranges, scratch[f], means[f])
+            look(rows[i, f], f, recent, context, last, counts[ROWS], ranges, scratch[f], traits[f])
             by_column[i, f] = column_score(scratch[f], tail[f]) if rows[i, f] == rows[i, f] else np.nan
         scores[i] = score_of(by_column[i])
         if learning:
             absorb(rows[i], time, recent, context, at, maxima, peak, tail, blocks, last, counts, step, scratch,
-                   means, order)
+                   traits, order)
 
 
 @bare
 def absorb(x: FloatArray, time: float, recent: FloatArray, context: FloatArray, at: CountArray, maxima: FloatArray,
            peak: FloatArray, tail: FloatArray, blocks: CountArray, last: FloatArray, counts: CountArray,
-           step: FloatArray, views: FloatArray, means: FloatArray, order: FloatArray) -> None:
-    """Learn a row, of which the views and means are known."""
+           step: FloatArray, views: FloatArray, traits: FloatArray, order: FloatArray) -> None:
+    """Learn a row, of which the views and traits are known."""
     for f in range(len(x)):
         recent[counts[ROWS] % RECENT, f] = x[f]
         if x[f] == x[f]:
@@ -230,7 +248,7 @@ def absorb(x: FloatArray, time: float, recent: FloatArray, context: FloatArray, 
         for view in range(VIEWS):
             if views[f, view] == views[f, view]:
                 peak[f, view] = max(views[f, view], peak[f, view]) if peak[f, view] == peak[f, view] else views[f, view]
-    sample(time, context, at, counts, step, means)
+    sample(time, context, at, counts, step, traits)
     counts[ROWS] += 1
     if counts[ROWS] % BLOCK:
         return
@@ -246,7 +264,7 @@ def absorb(x: FloatArray, time: float, recent: FloatArray, context: FloatArray, 
 
 @bare
 def sample(time: float, context: FloatArray, at: CountArray, counts: CountArray, step: FloatArray,
-           means: FloatArray) -> None:
+           traits: FloatArray) -> None:
     """Keep a row as context, unless the last one that was kept is too near."""
     n = counts[SAMPLES]
     if time == time:
@@ -259,7 +277,7 @@ def sample(time: float, context: FloatArray, at: CountArray, counts: CountArray,
             step[0] += STEP_RATE * (gone - step[0])
         counts[NEWEST] = int(time)
     at[n % CONTEXT] = counts[NEWEST]
-    for f in range(means.shape[0]):
-        for scale in range(SCALES):
-            context[n % CONTEXT, scale, f] = means[f, scale]
+    for f in range(traits.shape[0]):
+        for trait in range(TRAITS):
+            context[n % CONTEXT, trait, f] = traits[f, trait]
     counts[SAMPLES] = n + 1

@@ -24,9 +24,10 @@ _FIRST = ("maxima", "peak", "tail", "blocks")
 class TimeSeries(base.AnomalyDetector):
     r"""A value is anomalous where it is further from its context than the past makes usual: score in [0, 1).
 
-    Six views of each value. Level: how far it lies outside the values of the last 3 days at this time of day, 6 samples
-    to either side, the highest and the lowest left out; the same of the means of the last 4 and 12 rows; the same with
-    7 days. Step: its difference to the value before. Spread: the standard deviation of the last 24 rows.
+    Seven views of each value. Level: how far it lies outside the values of the last 3 days at this time of day, 6
+    samples to either side, the highest and the lowest left out; the same with 7 days; the same of the means of the last
+    4 and 12 rows. Shift: the same of the distance between the means of the last 24 rows and of the 24 before. Step: its
+    difference to the value before. Spread: the standard deviation of the last 24 rows.
 
     Each view is made comparable by what its past makes usual. The last 200 blocks of 24 rows are kept by their
     largest view; those above their 80% quantile u are a tail, exponential with mean excess b, of which n were seen. The
@@ -40,7 +41,7 @@ class TimeSeries(base.AnomalyDetector):
     Source: peaks over a threshold after declustering by blocks (Coles: An Introduction to Statistical Modeling of
     Extreme Values, 2001, chapters 3 and 4), with the exponential tail's Bayesian predictive distribution; contextual
     anomalies by time of day. The choice of views is ours, by `python -m tests.bench nab`.
-    Cost: O(150) comparisons a value, some 5 us; memory 60 kB a column, whatever the stream. Units: none is needed.
+    Cost: O(150) comparisons a value, some 5 us; memory 75 kB a column, whatever the stream. Units: none is needed.
     Invariants: scoring never mutates; deterministic; any cutting into batches gives the same bits.
 
     The column `ts_ms`, if there is one, is the clock (`column("ts_ms")` before the first row, or a key of the mapping).
@@ -61,7 +62,7 @@ class TimeSeries(base.AnomalyDetector):
         self.optional = frozenset(optional)
         self.columns: dict[str, int] = {}
         self.state: dict[str, Any] = {
-            "recent": np.zeros((k.RECENT, 0)), "context": np.zeros((k.CONTEXT, k.SCALES, 0)),
+            "recent": np.zeros((k.RECENT, 0)), "context": np.zeros((k.CONTEXT, k.TRAITS, 0)),
             "at": np.zeros(k.CONTEXT, np.int64), "maxima": np.zeros((0, k.VIEWS, k.BLOCKS)),
             "peak": np.zeros((0, k.VIEWS)), "tail": np.zeros((0, k.VIEWS, 3)),
             "blocks": np.zeros((0, k.VIEWS), np.int64), "last": np.zeros(0),
@@ -150,7 +151,7 @@ class TimeSeries(base.AnomalyDetector):
             rows[:, clock] = np.nan
         scores, by_column, s = np.zeros(n), np.full((n, width), np.nan), self.state
         k.run(rows, times, s["recent"], s["context"], s["at"], s["maxima"], s["peak"], s["tail"], s["blocks"],
-              s["last"], s["counts"], s["step"], learning, np.zeros((width, k.VIEWS)), np.zeros((width, k.SCALES)),
+              s["last"], s["counts"], s["step"], learning, np.zeros((width, k.VIEWS)), np.zeros((width, k.TRAITS)),
               np.zeros((k.WEEK_DAYS, 2), np.int64), np.zeros(k.BLOCKS), by_column, scores)
         return scores, by_column
 

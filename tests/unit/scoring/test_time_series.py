@@ -233,7 +233,7 @@ def test_the_rest_grows_with_age_up_to_a_limit() -> None:
     rule.heard(np.zeros(4_000))
     assert np.flatnonzero(rule.heard(np.full(300, 0.9)) > 0.5).tolist() == [0, 140, 284]
     rule.heard(np.zeros(100_000))
-    assert np.flatnonzero(rule.heard(np.full(900, 0.9)) > 0.5).tolist() == [0, 400, 800]
+    assert np.flatnonzero(rule.heard(np.full(1_100, 0.9)) > 0.5).tolist() == [0, 500, 1_000]
 
 
 def test_rests_do_not_depend_on_the_cutting() -> None:
