@@ -15,6 +15,8 @@ from agents.scoring.detectors.base import Detector
 from agents.scoring.detectors.kernels import FloatArray
 
 PREFIX = "river."
+#: River's compiled functions: arithmetic alone, such as the distance of two rows.
+_COMPILED = "river._river_rust."
 #: What a snapshot may name beside River's classes: by module, or none of it.
 _NAMES = {"builtins": {"set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "bytes", "bytearray",
                        "complex", "slice", "range", "object"},
@@ -116,6 +118,6 @@ class _Unpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module.startswith("river.") and "." not in name:
             found = super().find_class(module, name)
-            if isinstance(found, type):
+            if isinstance(found, type) or module.startswith(_COMPILED):
                 return found
         raise pickle.UnpicklingError(f"it names {module}.{name}")

@@ -265,7 +265,7 @@ class Detector(base.AnomalyDetector):
         block = arrays.stacked(self.waiting, width, 1 + self.extras)
         self.waiting = []
         self.counts[EXPLANATIONS] = 0
-        rows, scores, extras = block[:, :width], block[:, width], block[:, width + 1:]
+        rows, scores, extras = np.ascontiguousarray(block[:, :width]), block[:, width].copy(), block[:, width + 1:]
         if not self.ready:
             self.learn_rows(rows, extras)
             return
