@@ -55,6 +55,9 @@ class _Axis:
     def x(self, at: float) -> float:
         return LEFT + (at - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
 
+    def label(self, row: int) -> str:
+        return moment(float(self.at[row])) if self.is_time else f"row {self.at[row]:,.0f}"
+
     def ticks(self) -> list[tuple[float, str]]:
         values = np.linspace(self.low, self.high, TICKS).tolist()
         return [(value, moment(value, self.high - self.low) if self.is_time else f"{value:,.0f}") for value in values]
@@ -145,7 +148,8 @@ def _panel(axis: _Axis, name: str, values: Array, top: float, kind: str, alarms:
     parts += [f'<path class="{kind}" d="{path}"/>' for path in [_path(axis, values, y)] if path]
     if threshold is not None:
         parts.append(f'<path class="threshold" d="{_path(axis, threshold, y)}"/>')
-    parts += [f'<circle class="dot" cx="{axis.x(axis.at[row]):.1f}" cy="{y(values[row]):.1f}" r="4.5"/>'
+    parts += [f'<circle class="dot" cx="{axis.x(axis.at[row]):.1f}" cy="{y(values[row]):.1f}" r="4.5">'
+              f"<title>{axis.label(row)}: {values[row]:,.6g}</title></circle>"
               for row in alarms if np.isfinite(values[row])]
     return parts
 
