@@ -31,6 +31,8 @@ OPEN_WINDOWS = Gauge("streamgauge_open_windows", "Panes held in memory")
 WINDOWS_CLOSED = Counter("streamgauge_windows_closed", "Windows published, amendments included")
 TOO_LATE = Counter("streamgauge_too_late", "Events that came after their window's grace")
 DETECTORS = Gauge("streamgauge_detectors", "Detectors held in memory")
+DETECTOR_WORTH = Gauge("streamgauge_detector_worth", "Precision, recall and ROC-AUC by the labels so far",
+                       ["model", "detector", "measure"])
 EVICTED = Counter("streamgauge_detectors_evicted", "Detectors put back to their snapshots to save memory")
 RETURNED = Counter("streamgauge_detectors_returned", "Detectors made again from their snapshots")
 ANOMALIES = Counter("streamgauge_anomalies", "Anomalous events published")

@@ -66,11 +66,19 @@ class Settings(BaseSettings):
         2_000, description="Milliseconds without an event after which the clock moves a partition's watermark")
 
     # -- scoring ----------------------------------------------------------------------------------
+    detectors: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("half_space_trees",), description="Comma-separated; several score together. half_space_trees, ensemble (best "
+        "on the published tables), online_isolation_forest, online_autoencoder, robust_covariance, "
+        "tail_probability, nearest_neighbours, histogram_rarity, loda, river.NAME")
+    alarm_budget: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="False alarms a model and day that the threshold aims at; 0: STREAMGAUGE_THRESHOLD_QUANTILE")
     hst_trees: Annotated[int, Field(ge=1, le=500)] = Field(25, description="Half-space trees")
     hst_height: Annotated[int, Field(ge=1, le=15)] = Field(8, description="Height of each tree")
     hst_window: Annotated[int, Field(ge=2, le=32_767)] = Field(250, description="Rows between two mass updates")
     threshold_quantile: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.999, description="Scores above this quantile of the detector's past are anomalies")
+    follow_labels: bool = Field(
+        False, description="Late labels weigh an ensemble's detectors; its scores then depend on when labels are read")
     seed: int = Field(42, description="Of everything random in the pipeline")
 
     # -- drift and alerts ---------------------------------------------------------------------------
@@ -120,6 +128,11 @@ class Settings(BaseSettings):
     heartbeat_ms: Annotated[int, Field(ge=100)] = Field(15_000, description="Milliseconds between two heartbeats")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
     log_format: Literal["auto", "json", "pretty"] = Field("auto", description="auto: pretty on a terminal")
+
+    @field_validator("detectors", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("granularities_ms", mode="before")
     @classmethod

@@ -1,4 +1,7 @@
-"""telemetry -> anomalies. Score before learning (prequential); publish under the same key, so order holds."""
+"""telemetry -> anomalies. Score before learning (prequential); publish under the same key, so order holds.
+
+feedback -> what each detector is worth, and its weight in the ensemble, with STREAMGAUGE_FOLLOW_LABELS.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from streams.app import Pipeline
 from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.topics import ANOMALIES, TELEMETRY
+from streams.topics import ANOMALIES, FEEDBACK, TELEMETRY
 
 NAME = "scoring"
+LABELS = "scoring.labels"
 MAKE_ROOM_MS = 1_000
 
 
@@ -35,5 +39,16 @@ def register(pipeline: Pipeline) -> None:
             states.returned = 0
         metrics.DETECTORS.set(sum(len(states.live) for states in held))
 
+    async def labels(batch: RecordBatch, partition: Partition) -> None:
+        truths = batch.decoded(pipeline.decode_feedback).labels
+        for model, by in engine.learn_labels(truths, partition.states(NAME), batch.topic).items():
+            for detector, worth in by.items():
+                for measure in ("precision", "recall", "roc_auc"):
+                    value = getattr(worth, measure)
+                    if value is not None:
+                        metrics.DETECTOR_WORTH.labels(model, detector, measure).set(value)
+
     pipeline.agent(NAME, TELEMETRY, score)
+    if engine.options.follow_labels:
+        pipeline.agent(LABELS, FEEDBACK, labels)
     pipeline.timer(MAKE_ROOM_MS, make_room, "make room")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring import columns
+from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.state import CONFIDENCE, DetectorCodec, DetectorState, ScoringOptions
-from agents.scoring.threshold import QuantileThreshold
+from agents.scoring.truth import Worth, anomalous, named
 from schemas.anomalies import Anomaly, Contribution
+from schemas.telemetry import Feedback
 from streams.batch import TelemetryBatch
 from streams.state.keyed import Entry, KeyedStates
 
 __all__ = ["DetectorState", "ScoringEngine", "ScoringOptions", "detector_key"]
 
-DETECTOR = "half_space_trees"
 FEATURE = "feature."
 #: Contributions that an anomaly shows.
 MOST_CONTRIBUTIONS = 8
 _MOST_ID = 128
+Matrix = NDArray[np.float64]
 
 
 def detector_key(environment: str, model: str, component: str) -> str:
@@ -71,26 +74,66 @@ class ScoringEngine:
         self.totals.anomalies += len(found)
         return [anomaly for _, anomaly in found]
 
+    def learn_labels(self, labels: Sequence[tuple[int, Feedback]], states: KeyedStates[DetectorState], topic: str
+                     ) -> dict[str, Mapping[str, Worth]]:
+        """Take in late labels, (offset, label) in log order; the ensembles' weights follow.
+
+        Returns what the detectors of each model that got a label are worth now. Nothing without `follow_labels`.
+        """
+        found: dict[str, Mapping[str, Worth]] = {}
+        for offset, label in labels if self.options.follow_labels else ():
+            entry = states.entry(detector_key(label.environment, label.model, label.component))
+            truth, detector, verdict = entry.state.truth, entry.state.detector, anomalous(label)
+            if entry.includes(topic, offset) or truth is None or not isinstance(detector, Ensemble):
+                continue
+            if verdict is not None and truth.label(label.event_id, verdict):
+                detector.weights = truth.weights()
+                found[label.model] = named(truth.worth(), [member.name for member in detector.members])
+            states.touch(entry, topic, offset)
+        return found
+
     def _score(self, view: _View, entry: Entry[DetectorState], rows: NDArray[np.int64], topic: str
                ) -> list[tuple[int, Anomaly]]:
-        detector, threshold = entry.state.detector, entry.state.threshold
+        detector = entry.state.detector
         matrix = view.matrix(rows, detector)
-        scores, thresholds, pushes = detector.advance(matrix, threshold.histogram, threshold.scalars)
+        truth = entry.state.truth
+        if truth is not None and isinstance(detector, Ensemble):
+            detector.trace = []
+        scores, thresholds, pushes = self._advance(entry.state, matrix, view.batch.ts_ms[rows])
+        if truth is not None and isinstance(detector, Ensemble) and detector.trace is not None:
+            truth.remember([view.batch.event_ids[row] for row in rows.tolist()], np.concatenate(detector.trace),
+                           scores > thresholds)
+            detector.trace = None
         self.totals.rows += len(rows)
-        return [(int(rows[i]), _anomaly(view.batch, int(rows[i]), topic, float(scores[i]), float(thresholds[i]),
-                                        contributions(detector, matrix[i], pushes[i])))
+        return [(int(rows[i]), _anomaly(view.batch, int(rows[i]), topic, detector.name, float(scores[i]),
+                                        float(thresholds[i]), contributions(detector.features, matrix[i], pushes[i])))
                 for i in np.flatnonzero(scores > thresholds)]
+
+    def _advance(self, state: DetectorState, matrix: Matrix, ts_ms: NDArray[np.int64]
+                 ) -> tuple[Matrix, Matrix, Matrix]:
+        """Scores, thresholds and contributions; with a budget the threshold's quantile follows the key's pace."""
+        threshold, budget = state.threshold, self.options.alarm_budget
+        if not budget:
+            return state.detector.advance(matrix, threshold.histogram, threshold.scalars)
+        found = []
+        for part in state.pace.parts(len(matrix)):
+            found.append(state.detector.advance(matrix[part], threshold.histogram, threshold.scalars))
+            if state.pace.note(ts_ms[part]):
+                threshold.aim(1.0 - state.pace.share(budget))
+        scores, thresholds, pushes = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(thresholds), np.concatenate(pushes)
 
     def warm(self) -> None:
         """Compile, or load from the cache, every kernel. Call it before the worker joins its group."""
-        detector, threshold = HalfSpaceTrees(2, 2, 4, 0), QuantileThreshold(0.9)
+        state = self.codec.new("")
         for name in ("a", "b"):
-            detector.column(name)
-        rows = np.linspace(0.0, 1.0, 2 * 160).reshape(160, 2)
+            state.detector.column(name)
+        n = 2 * self.options.window if isinstance(state.detector, HalfSpaceTrees) else 320
+        rows = np.random.default_rng(0).random((n + 160, 2))
         rows[-2:] = np.nan, 1e6
-        detector.advance(rows, threshold.histogram, threshold.scalars)
-        detector.score_one({"a": 0.5})
-        detector.restore(np.zeros((2, 2, 4), np.uint16))
+        state.detector.advance(rows, state.threshold.histogram, state.threshold.scalars)
+        state.detector.score_one({"a": 0.5})
+        self.codec.decode("", self.codec.encode("", state))
         order, bounds = columns.group(np.zeros(1, np.int64), 1)
         start, field, value = np.array([0, 1]), np.zeros(1, np.int32), np.zeros(1)
         columns.distinct(order, start, field, np.ones(1, np.bool_), np.full(1, -1), 0)
@@ -122,7 +165,7 @@ class _View:
         return [(key, self.order[bounds[i]:bounds[i + 1]]) for i, key in enumerate(self.keys)
                 if bounds[i] < bounds[i + 1]]
 
-    def matrix(self, rows: NDArray[np.int64], detector: HalfSpaceTrees) -> NDArray[np.float64]:
+    def matrix(self, rows: NDArray[np.int64], detector: HalfSpaceTrees | Ensemble) -> NDArray[np.float64]:
         """The rows' inputs (n, k) in the detector's columns; new features get theirs by first appearance."""
         batch = self.batch
         self.mark += 1
@@ -135,26 +178,24 @@ class _View:
         return matrix
 
 
-def contributions(detector: HalfSpaceTrees, row: NDArray[np.float64], pushes: NDArray[np.float64]
-                  ) -> list[Contribution]:
+def contributions(names: list[str], row: Matrix, pushes: Matrix) -> list[Contribution]:
     """The features that pushed a score most, with their shares of the whole push; largest first."""
     total = float(pushes.sum())
     if not total > 0.0:
         return []
-    names = detector.features
     first = np.argsort(-pushes, kind="stable")[:MOST_CONTRIBUTIONS]
     return [Contribution(feature=names[i].removeprefix(FEATURE), value=None if np.isnan(row[i]) else float(row[i]),
                          share=min(1.0, float(pushes[i]) / total))
             for i in first.tolist() if pushes[i] > 0.0]
 
 
-def _anomaly(batch: TelemetryBatch, row: int, topic: str, score: float, threshold: float,
+def _anomaly(batch: TelemetryBatch, row: int, topic: str, detector: str, score: float, threshold: float,
              pushed: list[Contribution]) -> Anomaly:
     series = batch.keys[batch.series[row]]
     offset, position = int(batch.offset[row]), int(batch.position[row])
     return Anomaly(
         anomaly_id=f"a-{topic}-{batch.partition}-{offset}-{position}-{int(batch.ts_ms[row])}"[-_MOST_ID:],
         environment=series.environment, model=series.model, version=series.version, component=series.component,
-        event_id=batch.event_ids[row], trace_id=batch.trace_ids[row], ts=int(batch.ts_ms[row]), detector=DETECTOR,
+        event_id=batch.event_ids[row], trace_id=batch.trace_ids[row], ts=int(batch.ts_ms[row]), detector=detector,
         score=score, threshold=threshold, contributions=pushed, partition=batch.partition, offset=offset,
         position=position)

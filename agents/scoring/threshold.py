@@ -41,6 +41,10 @@ class QuantileThreshold:
     def quantile(self) -> float:
         return float(self.scalars[k.QUANTILE])
 
+    def aim(self, quantile: float) -> None:
+        """Another quantile from now on."""
+        self.scalars[k.QUANTILE] = quantile
+
     @property
     def ready(self) -> bool:
         """True once alarms are possible."""

@@ -39,6 +39,7 @@ ROOMS = {
                                               "incidents.", True),
     "alerts": Room("infra.cli.alerts", "app", "Follow alerts, and list open incidents.", True),
     "replay": Room("infra.cli.replay", "command", "Publish your own CSV, NDJSON or Parquet files as telemetry.", True),
+    "detect": Room("infra.cli.detect", "command", "Find the anomalies in a file, and plot them."),
     "rejected": Room("infra.cli.rejected", "app", "See what was refused and why, mend it, send it again.", True),
     "worker": Room("infra.cli.serve", "worker", "Run a worker: all agents on its share of the partitions.", True),
     "gateway": Room("infra.cli.serve", "gateway", "Run the gateway: REST, WebSocket and the start page.", True),

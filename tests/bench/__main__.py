@@ -9,18 +9,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import latency, recovery, scale, throughput, workers
+from tests.bench import accuracy, latency, multivariate, nab, recovery, scale, throughput, workers
+from tests.bench.data import folder
 
 BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
            "workers": workers.main}
+#: Those that read labelled data.
+WITH_DATA = {"accuracy": accuracy.main, "multivariate": multivariate.main, "nab": nab.main}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("name", choices=sorted(BENCHES | WITH_DATA))
     parser.add_argument("--quick", action="store_true", help="a small load, to see that it runs; figures mean little")
+    parser.add_argument("--data", metavar="DIR", help="labelled data (default: STREAMGAUGE_DATA, or ../shared/data)")
     chosen = parser.parse_args()
-    print(json.dumps(BENCHES[chosen.name](quick=chosen.quick)))
+    if chosen.name in WITH_DATA:
+        figures = WITH_DATA[chosen.name](quick=chosen.quick, data=folder(chosen.data))
+    else:
+        figures = BENCHES[chosen.name](quick=chosen.quick)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

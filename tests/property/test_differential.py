@@ -33,6 +33,11 @@ from streams.windows.written import written
 BASE = 1_700_000_000_000
 EVENTS, MODELS, PER_SECOND, PARTITIONS = 2_400, ("churn", "fraud", "price"), 30, 2
 SCORING = ScoringOptions(trees=8, height=6, window=60, threshold_quantile=0.98)
+#: All scorings that must be functions of the log alone: trees, the default ensemble, and one of all kinds of members.
+SCORINGS = {"trees": SCORING,
+            "ensemble": ScoringOptions(threshold_quantile=0.98, detectors=("ensemble",), alarm_budget=20_000.0),
+            "mixed": ScoringOptions(trees=4, height=4, window=60, threshold_quantile=0.98, detectors=(
+                "half_space_trees", "online_isolation_forest", "online_autoencoder", "loda"))}
 WINDOWS = AggregationOptions(granularities_ms=(1_000, 10_000, 60_000), delay_ms=1_000, grace_ms=5_000, idle_ms=60_000)
 DRIFT = DriftOptions(least_events=5)
 TELEMETRY, METRICS = "telemetry", "metrics"
@@ -83,9 +88,9 @@ class Log:
 class Worker:
     """The agents of one partition, from its rows and its committed offsets on."""
 
-    def __init__(self, number: int, log: Log) -> None:
+    def __init__(self, number: int, log: Log, scoring: ScoringOptions) -> None:
         self.number, self.log = number, log
-        self.scoring, self.drift = ScoringEngine(SCORING), DriftEngine(DRIFT)
+        self.scoring, self.drift = ScoringEngine(scoring), DriftEngine(DRIFT)
         self.aggregation = AggregationEngine(WINDOWS, written)
         self.states: dict[str, KeyedStates[Any]] = {
             name: KeyedStates(name, number, engine.codec, dict(log.rows[name]))
@@ -128,10 +133,10 @@ class Worker:
             self.log.committed = self.at, self.metrics_at
 
 
-def played(events: list[dict[str, Any]], number: int, draw: random.Random) -> Log:
+def played(events: list[dict[str, Any]], number: int, draw: random.Random, scoring: ScoringOptions = SCORING) -> Log:
     """The log after workers have read all of it, in batches of any size, with restarts and crashes."""
     log = Log([msgspec.json.encode(event) for event in events])
-    worker = Worker(number, log)
+    worker = Worker(number, log, scoring)
     while worker.at < len(log.telemetry) or worker.metrics_at < len(log.metrics):
         worker.read(draw.choice([1, 3, 40, 200, 900]))
         worker.read_windows(draw.choice([1, 20, 400]))
@@ -141,7 +146,7 @@ def played(events: list[dict[str, Any]], number: int, draw: random.Random) -> Lo
         if action == "evict":
             worker.states["scoring"].shrink(1)
         if action in ("restart", "uncommitted", "crash"):
-            worker = Worker(number, log)
+            worker = Worker(number, log, scoring)
     return log
 
 
@@ -177,9 +182,9 @@ def stated(window: dict[str, Any]) -> dict[str, Any]:
         for name, cells in window["fields"].items()}}
 
 
-def check(events: list[dict[str, Any]], number: int, log: Log) -> plain.Drift:
+def check(events: list[dict[str, Any]], number: int, log: Log, scoring: ScoringOptions = SCORING) -> plain.Drift:
     """Everything that came out against the reference."""
-    windows, scores = Windows(WINDOWS), plain.Scores(SCORING)
+    windows, scores = Windows(WINDOWS), plain.Scores(scoring)
     drift = plain.Drift(DRIFT, number)
     plain.run(events, windows, scores, drift)
     got = {key_of(window): stated(window) for window in newest(log).values()}
@@ -198,6 +203,13 @@ def test_windows_scores_and_drift_are_the_references_for_any_cutting_and_any_res
     for number in range(PARTITIONS):
         events = stream(draw.randrange(2**32), disorder)
         check(events, number, played(events, number, draw))
+
+
+@pytest.mark.parametrize("name", ["ensemble", "mixed"])
+def test_so_are_those_of_every_kind_of_detector(name: str) -> None:
+    for seed in (3, 4):
+        events = stream(seed, 900)
+        check(events, 0, played(events, 0, random.Random(seed), SCORINGS[name]), SCORINGS[name])
 
 
 @pytest.mark.parametrize("number", range(PARTITIONS))

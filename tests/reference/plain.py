@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from agents.drift.component import Component
 from agents.drift.engine import DriftEngine
 from agents.drift.options import DriftOptions
-from agents.scoring.detectors.half_space_trees import HalfSpaceTrees, seed_of
+from agents.scoring.detectors.ensemble import Ensemble
+from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.engine import detector_key
+from agents.scoring.pace import Pace
 from agents.scoring.state import CONFIDENCE, ScoringOptions
 from agents.scoring.threshold import QuantileThreshold
 from reference.windows import Key, Windows
@@ -25,11 +29,11 @@ class Scores:
     def __init__(self, options: ScoringOptions) -> None:
         self.options = options
         self.alarms: list[Alarm] = []
-        self._held: dict[str, tuple[HalfSpaceTrees, QuantileThreshold]] = {}
+        self._held: dict[str, tuple[HalfSpaceTrees | Ensemble, QuantileThreshold, Pace]] = {}
 
     def add(self, found: dict[str, Any]) -> None:
         """Score an event, then learn it."""
-        detector, threshold = self._of(found)
+        detector, threshold, pace = self._of(found)
         inputs = {f"feature.{name}": value for name, value in found.get("features", {}).items()
                   if not isinstance(value, str)}
         if found.get("confidence") is not None:
@@ -42,14 +46,14 @@ class Scores:
         detector.learn_one(inputs)
         if ready:
             threshold.observe(score)
+        if self.options.alarm_budget and pace.note(np.array([found["ts"]])):
+            threshold.aim(1.0 - pace.share(self.options.alarm_budget))
 
-    def _of(self, found: dict[str, Any]) -> tuple[HalfSpaceTrees, QuantileThreshold]:
+    def _of(self, found: dict[str, Any]) -> tuple[HalfSpaceTrees | Ensemble, QuantileThreshold, Pace]:
         options = self.options
         key = detector_key(found["environment"], found["model"], found.get("component", "model"))
         if key not in self._held:
-            self._held[key] = (HalfSpaceTrees(options.trees, options.height, options.window,
-                                              seed_of(options.seed, key), optional=(CONFIDENCE,)),
-                               QuantileThreshold(options.threshold_quantile))
+            self._held[key] = options.detector(key), QuantileThreshold(options.threshold_quantile), Pace()
         return self._held[key]
 
 

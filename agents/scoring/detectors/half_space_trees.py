@@ -60,6 +60,8 @@ class HalfSpaceTrees(base.AnomalyDetector):
     256 features are kept, the first that appear.
     """
 
+    name = "half_space_trees"
+
     def __init__(self, n_trees: int = 25, height: int = 8, window: int = 250, seed: int = 42,
                  optional: Iterable[str] = ()) -> None:
         if window * (2 ** (height + 1) - 1) >= 2**31:

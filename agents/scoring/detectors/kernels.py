@@ -252,6 +252,14 @@ def score_row(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArra
 
 
 @bare
+def score_rows(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray,
+               guards: FloatArray, height: int, window: int, out: FloatArray) -> None:
+    """Fill out (n,): the scores of clamped rows (n, k)."""
+    for i in range(rows.shape[0]):
+        out[i] = score_row(rows[i], feature, split, mass, paths, guards, height, window)
+
+
+@bare
 def pivot(mass: IntArray, paths: IntArray, counts: CountArray, window: int) -> None:
     """The current window becomes the reference."""
     inner = mass.shape[2] // 2
@@ -413,6 +421,44 @@ def observe_into(histogram: FloatArray, scalars: FloatArray, score: float) -> No
         above += histogram[index]
         index -= 1
     scalars[INDEX], scalars[ABOVE] = float(index), above
+
+
+@bare
+def judge(scores: FloatArray, thresholds: FloatArray, histogram: FloatArray, scalars: FloatArray) -> None:
+    """Scores (n,) in order: fill thresholds (n,), then observe."""
+    for i in range(scores.size):
+        thresholds[i] = threshold_of(scalars)
+        observe_into(histogram, scalars, scores[i])
+
+
+@bare
+def surprise(scores: FloatArray, past: FloatArray, tail: float, out: FloatArray) -> None:
+    """-log p of scores (n,) against past ones (m,), ascending; see `Calibration`."""
+    m = past.size
+    for i in range(scores.size):
+        low, high = 0, m
+        while low < high:
+            middle = (low + high) // 2
+            if past[middle] < scores[i]:
+                low = middle + 1
+            else:
+                high = middle
+        out[i] = np.log((m + 1.0) / (m - low + 1.0))
+        if low == m:
+            out[i] += np.log1p((scores[i] - past[m - 1]) / tail)
+
+
+@bare
+def spend(strange: NDArray[np.bool_], counts: NDArray[np.bool_], credit: float, income: float, most: float) -> float:
+    """Which rows (n,) count: the usual ones, and strange ones while there is credit. Returns the credit left."""
+    for i in range(strange.size):
+        if not strange[i]:
+            credit = min(most, credit + income)
+            continue
+        counts[i] = credit >= 1.0
+        if counts[i]:
+            credit -= 1.0
+    return credit
 
 
 @bare

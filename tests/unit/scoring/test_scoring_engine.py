@@ -232,6 +232,29 @@ assert warm >= 8 and count() == warm, (warm, count())
     assert done.returncode == 0, done.stderr
 
 
+def test_nor_is_it_for_any_detector() -> None:
+    code = """
+import sys; sys.path[:0] = ["tests/unit/scoring"]
+import test_scoring_engine as t
+from agents.scoring import columns
+from agents.scoring.detectors import autoencoder, forest_kernels, kernels, registry, sample_kernels
+from agents.scoring.state import ScoringOptions
+modules = columns, kernels, autoencoder, forest_kernels, sample_kernels
+def count(): return {name: len(each.signatures) for module in modules for name, each in vars(module).items()
+                     if hasattr(each, "signatures")}
+names = tuple(registry.REGISTRY)
+engine = t.ScoringEngine(ScoringOptions(trees=4, height=4, window=64, detectors=names)); engine.warm(); warm = count()
+states = t.fresh(engine, snapshots := {})
+t.run(engine, states, t.troubled_log()[:700]); states.written(states.freeze(1))
+assert t.run(engine, t.fresh(engine, snapshots), t.troubled_log())
+assert count() == warm, {name: (n, warm.get(name)) for name, n in count().items() if n != warm.get(name)}
+"""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(root)}, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_options_come_from_the_settings() -> None:
     settings = Settings(hst_trees=3, hst_height=4, hst_window=5, threshold_quantile=0.75, seed=6)
     assert ScoringOptions.from_settings(settings) == ScoringOptions(3, 4, 5, 0.75, 6)

@@ -1,0 +1,1 @@
+"""Anomalies in a file: read, score, plot."""
