@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: The threshold for `TimeSeries`: the surprises of a row have the length 3.9. By `python -m tests.bench nab`.
-SERIES_THRESHOLD = float(-np.expm1(-3.9))
+from agents.scoring.detectors.time_series import LEAST_THRESHOLD
 
 
 @dataclass(slots=True)
@@ -20,7 +19,7 @@ class RestingAlarms:
     A function of the scores so far, however they are cut.
     """
 
-    threshold: float = SERIES_THRESHOLD
+    threshold: float = LEAST_THRESHOLD
     share: float = 0.035
     least_rows: int = 30
     most_rows: int = 500

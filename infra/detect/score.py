@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring.detectors import registry
-from agents.scoring.detectors.time_series import TIME, TimeSeries
-from agents.scoring.resting import SERIES_THRESHOLD, RestingAlarms
+from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
+from agents.scoring.resting import RestingAlarms
 from agents.scoring.threshold import QuantileThreshold
 from infra.detect.table import Array, Series
 
@@ -66,7 +66,7 @@ class _TimeSeries:
     def __init__(self, threshold: float | None) -> None:
         self.detector: Any = TimeSeries()
         self.detector.column(TIME)
-        self.rule = RestingAlarms(SERIES_THRESHOLD if threshold is None else threshold)
+        self.rule = RestingAlarms(LEAST_THRESHOLD if threshold is None else threshold)
 
     def take(self, values: Array, ts_ms: Array) -> tuple[Array, Array, NDArray[np.bool_], Array]:
         scores, by_column = self.detector.run(np.column_stack((ts_ms, values)), learning=True)

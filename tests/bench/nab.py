@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from agents.scoring.detectors.time_series import TIME, TimeSeries
-from agents.scoring.resting import SERIES_THRESHOLD, RestingAlarms
+from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
+from agents.scoring.resting import RestingAlarms
 from tests.bench.nab_rules import Array, Corpus, Series, read
 from tests.bench.world import machine
 
@@ -38,7 +38,7 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
     took = time.perf_counter() - began
     corpus = Corpus(series)
     best = {name: corpus.best(scores, profile) for name, profile in profiles.items()}
-    fixed = {name: corpus.at(scores, profile, float(np.nextafter(SERIES_THRESHOLD, 2.0)))
+    fixed = {name: corpus.at(scores, profile, float(np.nextafter(LEAST_THRESHOLD, 2.0)))
              for name, profile in profiles.items()}
     rows = sum(len(each.values) for each in series)
     figures = {
@@ -46,7 +46,7 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
         **{name: round(result.score, 2) for name, result in best.items()},
         "threshold": {name: result.threshold for name, result in best.items()},
         "fixed_threshold": {name: round(result.score, 2) for name, result in fixed.items()} | {
-            "threshold": SERIES_THRESHOLD},
+            "threshold": LEAST_THRESHOLD},
         "found": {name: result.found for name, result in best.items()},
         "false_alarms": {name: result.false_alarms for name, result in best.items()},
         "scoreboard": _scoreboard(data), "rows_per_s": round(rows / took), "machine": machine()}

@@ -16,6 +16,8 @@ from agents.scoring.detectors.series_kernels import FloatArray
 
 #: The column that is the clock: epoch milliseconds. It is never scored.
 TIME = "ts_ms"
+#: The surprises of a row have the length 3.9: below it a score is no alarm. Chosen by `python -m tests.bench nab`.
+LEAST_THRESHOLD = float(-np.expm1(-3.9))
 #: The state, by column last but for `maxima`, `peak`, `tail`, `blocks` (first), `at`, `counts`, `step` (none).
 _LAST = ("recent", "context", "last")
 _FIRST = ("maxima", "peak", "tail", "blocks")
@@ -123,18 +125,22 @@ class TimeSeries(base.AnomalyDetector):
                 ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Score, judge by a `QuantileThreshold`'s arrays, and learn; as `HalfSpaceTrees.advance`.
 
-        rows (n, k) with all k columns. Returns scores (n,), thresholds (n,) and contributions (n, k), of which only the
-        rows of alarms are filled: the squares of the columns' scores.
+        rows (n, k) with all k columns. Returns scores (n,), thresholds (n,), never below LEAST_THRESHOLD, and
+        contributions (n, k), of which only the rows of alarms are filled: the squares of the columns' scores.
         """
-        scores, by_column = self.run(rows, learning=True)
-        thresholds, contributions = np.ones(len(rows)), np.zeros(rows.shape)
-        if histogram.size:
-            for i, score in enumerate(scores.tolist()):
-                thresholds[i] = judging.threshold_of(scalars)
-                judging.observe_into(histogram, scalars, score)
-            alarms = scores > thresholds
-            contributions[alarms] = np.nan_to_num(by_column[alarms]) ** 2
-        return scores, thresholds, contributions
+        n, at = len(rows), 0
+        scores, thresholds, by_column = np.zeros(n), np.ones(n), np.zeros(rows.shape)
+        while at < n:
+            ready = self.ready                                      # it can only become so at the end of a block
+            part = slice(at, n if ready else at + k.BLOCK - int(self.state["counts"][k.ROWS]) % k.BLOCK)
+            scores[part], by_column[part] = self.run(rows[part], learning=True)
+            if histogram.size and ready:
+                for i in range(at, n):
+                    thresholds[i] = max(judging.threshold_of(scalars), LEAST_THRESHOLD)
+                    judging.observe_into(histogram, scalars, scores[i])
+            at = part.stop
+        alarms = scores > thresholds
+        return scores, thresholds, np.where(alarms[:, None], np.nan_to_num(by_column) ** 2, 0.0)
 
     def run(self, rows: FloatArray, learning: bool) -> tuple[FloatArray, FloatArray]:
         """Scores (n,) of rows (n, k) with all k columns, and (n, k) those of each column: NaN where missing.

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from agents.scoring.detectors import series_kernels as k
 from agents.scoring.detectors.half_space_trees import MAX_FEATURES
-from agents.scoring.detectors.time_series import TIME, TimeSeries
-from agents.scoring.resting import SERIES_THRESHOLD, RestingAlarms
+from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
+from agents.scoring.resting import RestingAlarms
 from agents.scoring.threshold import QuantileThreshold
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ def daily(days: int, seed: int = 1) -> Array:
 
 def alarms(values: Array) -> list[int]:
     scores = detector().score_learn_many(clocked(values))
-    found: list[int] = np.flatnonzero(RestingAlarms().heard(scores) > SERIES_THRESHOLD).tolist()
+    found: list[int] = np.flatnonzero(RestingAlarms().heard(scores) > LEAST_THRESHOLD).tolist()
     return found
 
 
@@ -184,7 +184,7 @@ def test_without_a_clock_the_last_rows_are_the_context() -> None:
     values = daily(8)
     values[2_000] += 60.0
     scores = TimeSeries().score_learn_many(values[:, None])
-    assert scores[2_000] > SERIES_THRESHOLD
+    assert scores[2_000] > LEAST_THRESHOLD
 
 
 def test_state_does_not_grow_with_the_stream() -> None:
