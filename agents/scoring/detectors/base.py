@@ -43,10 +43,11 @@ class Detector(base.AnomalyDetector):
     16 rows at first, 64 from row 128 and 256 from row 1,024 on.
 
     Strange rows do not teach. A row's score is compared with those of the last 512 usual rows (`Calibration`): with a
-    p-value below 0.002, above all of them, it is strange; of the first 512 rows none is. While there is credit, which
-    usual rows bring back at 1.5 times that rate, it counts as usual with its score, but no more than the tail's limit;
-    within that it teaches too. So on a calm stream all rows teach, and in an incident none. When most rows of 20 blocks
-    in a row were strange, the world has changed: what was learnt is left (`renew`), and these rows teach.
+    p-value below 0.002, above all of them, it is strange; of the first 512, only if it is beyond the tail's limit.
+    While there is credit, which usual rows bring back at 1.5 times that rate, it counts as usual with its score, but no
+    more than the limit; within that it teaches too. So on a calm stream all rows teach, and in an incident none. When
+    most rows of 20 blocks in a row were strange, the world has changed: what was learnt is left (`renew`), and these
+    rows teach.
 
     Parameters: `seed`; `optional`: features whose absence is no news. At most 256 features are kept, the first that
     appear. Scores: finite, at least 0, higher is more anomalous; 0 while not `ready`.
@@ -184,13 +185,19 @@ class Detector(base.AnomalyDetector):
 
     def explain_rows(self, rows: FloatArray) -> FloatArray:
         """How much each column pushed the scores of rows (n, k), at least 0: the score lost with its usual value."""
-        scores, usual = self.score_rows(rows), self.typical()
+        levels, usual = self.level(self.score_rows(rows)), self.typical()
         pushes = np.zeros(rows.shape)
         for f in np.flatnonzero(~np.isnan(usual)).tolist():
             masked = rows.copy()
             masked[:, f] = usual[f]
-            pushes[:, f] = np.maximum(scores - self.score_rows(masked), 0.0)
+            pushes[:, f] = np.maximum(levels - self.level(self.score_rows(masked)), 0.0)
         return pushes
+
+    def explain_roughly(self, rows: FloatArray) -> FloatArray:
+        """The same for incidents of thousands of alarms: how far each value is from usual (n, k), missing first."""
+        usual = self.typical()
+        away = np.abs(rows - usual) / (np.abs(usual) + 1e-12)
+        return np.where(np.isnan(usual), 0.0, np.where(np.isnan(away), 1e12, away))
 
     # -- snapshots ------------------------------------------------------------------------------------
 
@@ -248,9 +255,7 @@ class Detector(base.AnomalyDetector):
         if len(first):
             out[first] = self.explain_rows(rows[first])
         if len(rest):
-            usual = self.typical()
-            away = np.abs(rows[rest] - usual) / (np.abs(usual) + 1e-12)
-            out[rest] = np.where(np.isnan(usual), 0.0, np.where(np.isnan(away), 1.0, away))
+            out[rest] = self.explain_roughly(rows[rest])
 
     def _take(self, rows: FloatArray, scores: FloatArray, extras: FloatArray) -> None:
         """Keep rows until the block's end; there, learn."""
@@ -270,8 +275,8 @@ class Detector(base.AnomalyDetector):
             self.learn_rows(rows, extras)
             return
         levels = self.level(scores)
-        full = self.calibration.full
-        strange = (self.calibration.p_values(levels) < STRANGE) & full
+        full, limit = self.calibration.full, self.calibration.limit
+        strange = self.calibration.p_values(levels) < STRANGE if full else levels > limit
         self.counts[STRAINED] = self.counts[STRAINED] + 1 if strange.mean() > 0.5 else 0
         if self.counts[STRAINED] >= PATIENCE:
             self.counts[STRAINED] = 0
@@ -279,9 +284,9 @@ class Detector(base.AnomalyDetector):
             self.renew()
             self.learn_rows(rows, extras)
             return
-        counts = np.ones(len(rows), np.bool_)
-        self.credit = float(k.spend(strange, counts, self.credit, CREDIT_RATE * STRANGE, MOST_CREDIT))
-        limit = self.calibration.limit
+        counts = ~strange
+        if full:
+            self.credit = float(k.spend(strange, counts, self.credit, CREDIT_RATE * STRANGE, MOST_CREDIT))
         self.calibration.add(np.minimum(levels[counts], limit))
         teaches = counts & (levels <= limit)
         self.learn_rows(rows[teaches], extras[teaches])

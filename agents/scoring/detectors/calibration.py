@@ -13,6 +13,8 @@ from agents.scoring.detectors.kernels import FloatArray
 
 #: Scores that are compared with.
 SIZE = 512
+#: Scores before any is beyond the limit.
+LEAST = 128
 
 
 class Calibration:
@@ -43,14 +45,15 @@ class Calibration:
 
     @property
     def limit(self) -> float:
-        """Where an exponential tail through the 90th and 98th percentile leaves 0.01%; infinite before `full`.
+        """Where an exponential tail through the 90th and 98th percentile leaves 0.05%; infinite before 128 scores.
 
         A few strange scores among those compared with do not move it.
         """
-        if not self.full:
+        n = len(self.sorted)
+        if n < LEAST:
             return np.inf
-        low, high = float(self.sorted[int(0.90 * SIZE)]), float(self.sorted[int(0.98 * SIZE)])
-        return high + (high - low) * math.log(0.02 / 0.0001) / math.log(0.10 / 0.02) + 1e-12
+        low, high = float(self.sorted[int(0.90 * n)]), float(self.sorted[int(0.98 * n)])
+        return high + (high - low) * math.log(0.02 / 0.0005) / math.log(0.10 / 0.02) + 1e-12
 
     def add(self, scores: FloatArray) -> None:
         """Take scores (n,) in."""

@@ -73,6 +73,11 @@ class Ensemble(Detector):
     def score_rows(self, rows: FloatArray) -> FloatArray:
         return self.judge_rows(rows)[0]
 
+    def explain_roughly(self, rows: FloatArray) -> FloatArray:
+        out = np.abs(self.sample.scaled(rows)) / 100.0
+        s.news_of(rows, self.sample.scales, self._optional, out)
+        return out
+
     def learn_rows(self, rows: FloatArray, extras: FloatArray) -> None:
         self.sample.add(rows)
         for i, member in enumerate(self.members):

@@ -89,6 +89,14 @@ def add_news(rows: FloatArray, scales: FloatArray, optional: FloatArray, out: Fl
             out[i] += news(rows[i, f], scales, optional, f)
 
 
+@bare
+def news_of(rows: FloatArray, scales: FloatArray, optional: FloatArray, out: FloatArray) -> None:
+    """Add what is new in each value to out (n, k)."""
+    for i in range(rows.shape[0]):
+        for f in range(rows.shape[1]):
+            out[i, f] += news(rows[i, f], scales, optional, f)
+
+
 @compiled
 def concentrate(z: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean (k,) and Cholesky factor (k, k) of the covariance of the 80% of rows z (m, k) nearest to the mean."""
