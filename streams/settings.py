@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
     retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")
+    window_retention: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        ((1_000, 2), (10_000, 7), (60_000, 30), (600_000, 90), (3_600_000, 400), (86_400_000, 3_650)),
+        description="MILLISECONDS:DAYS, comma-separated: days that windows of a granularity are kept; others: "
+                    "STREAMGAUGE_RETENTION_DAYS")
 
     # -- the doors ----------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address the gateway and the metrics pages listen on")
@@ -113,6 +117,8 @@ class Settings(BaseSettings):
         10_000, description="Alerts kept in Redis for sockets to resume from")
     anomaly_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Anomalies kept in Redis for sockets to resume from")
+    window_stream_length: Annotated[int, Field(ge=100)] = Field(
+        2_000, description="Closed windows kept in Redis for sockets to resume from (some kB each)")
     socket_queue: Annotated[int, Field(ge=1)] = Field(
         1_000, description="Messages that wait for a slow socket; then it is told what it missed")
     heartbeat_ms: Annotated[int, Field(ge=100)] = Field(15_000, description="Milliseconds between two heartbeats")
@@ -129,6 +135,18 @@ class Settings(BaseSettings):
     def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or value[0] < 1 or any(b <= a or b % a for a, b in itertools.pairwise(value)):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
+        return value
+
+    @field_validator("window_retention", mode="before")
+    @classmethod
+    def _split_pairs(cls, value: object) -> object:
+        return tuple(part.split(":") for part in value.split(",") if part) if isinstance(value, str) else value
+
+    @field_validator("window_retention")
+    @classmethod
+    def _some_days(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if any(size < 1 or days < 1 for size, days in value):
+            raise ValueError("window_retention is MILLISECONDS:DAYS, both at least 1: 1000:2,60000:30")
         return value
 
     def topic(self, name: str) -> str:

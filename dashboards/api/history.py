@@ -93,7 +93,7 @@ class HistoryReader:
 
     async def ready(self) -> None:
         """Raise if the database does not answer, or was never set up."""
-        (row,) = await self._fetch("SELECT to_regclass('window_days') IS NOT NULL AS there")
+        (row,) = await self._fetch("SELECT to_regclass('window_spans') IS NOT NULL AS there")
         if not row["there"]:
             raise LookupError("it has no tables yet: run `streamgauge setup`")
 

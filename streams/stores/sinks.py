@@ -15,10 +15,17 @@ from streams.stores import redis as hot
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
+from streams.stores.spans import Retention
 from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
+from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
 DROP_EVERY = timedelta(hours=1)
+
+
+def retention(settings: Settings) -> Retention:
+    """How long history is kept."""
+    return Retention(settings.retention_days, dict(settings.window_retention))
 
 
 class HistorySink(Sink):
@@ -35,7 +42,7 @@ class HistorySink(Sink):
 
     async def open(self) -> Mapping[str, Write]:
         self._pool = await connect(self.settings)
-        self._history = history = History(self._pool, self.settings.retention_days, self._clock)
+        self._history = history = History(self._pool, retention(self.settings), self._clock)
         return {METRICS.name: history.windows, ANOMALIES.name: history.anomalies, DRIFT_EVENTS.name: history.drift,
                 ALERTS.name: history.alerts, RETRAINING_REQUESTS.name: history.requests}
 
@@ -103,7 +110,7 @@ class AnomalyRelay(RedisSink):
 
 
 class HotView(RedisSink):
-    """The newest windows and anomalies of every series into Redis."""
+    """The newest windows and anomalies of every series into Redis, and windows onto their stream."""
 
     name = "hotview"
 
@@ -112,4 +119,10 @@ class HotView(RedisSink):
 
     async def open(self) -> Mapping[str, Write]:
         store = await self._connect()
-        return {METRICS.name: store.put_windows, ANOMALIES.name: store.put_scores}
+
+        async def windows(found: Sequence[WindowHead]) -> None:
+            await store.put_windows(found)
+            await store.keep_recent(found)
+            await store.append_windows(found)
+
+        return {METRICS.name: windows, ANOMALIES.name: store.put_scores}

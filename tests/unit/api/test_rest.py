@@ -27,6 +27,7 @@ from streams.settings import Settings
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.redis import Hot
+from streams.stores.spans import Retention
 
 HOUR = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 3_600_000}
 
@@ -39,7 +40,7 @@ async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settin
 @pytest.fixture
 async def history(settings: Settings) -> AsyncIterator[History]:
     pool = await connect(settings)
-    yield History(pool, 30)
+    yield History(pool, Retention(30))
     await pool.close()
 
 
