@@ -176,6 +176,8 @@ class History:
                                              "AND written_at < $3 RETURNING size_ms", *found, cutoff)
             if gone is not None:
                 await connection.execute(f"DROP TABLE IF EXISTS {found.table}")
+                await connection.execute("UPDATE metric_series SET first_at = greatest(first_at, least(end_at, $2)) "
+                                         "WHERE size_ms = $1 AND first_at < $2", found.size_ms, found.end_at)
                 self._spans.pop(found, None)
 
 

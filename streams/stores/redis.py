@@ -238,7 +238,7 @@ class Hot:
 
 
 def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
-    return (_view(json.loads(text)) for name, text in sorted(windows.items()) if name.endswith(":body"))
+    return (view(json.loads(text)) for name, text in sorted(windows.items()) if name.endswith(":body"))
 
 
 def _age(window: AnyWindow) -> tuple[int, int, int]:
@@ -254,7 +254,7 @@ def _body(window: AnyWindow) -> bytes:
         "fields": msgspec.Raw(window.fields_json().encode())})
 
 
-def _view(body: dict[str, Any]) -> dict[str, Any]:
+def view(body: dict[str, Any]) -> dict[str, Any]:
     """A window with quantiles in the place of sketches, which are most of its bytes."""
     return body | {"fields": {name: _figures(summary) for name, summary in body["fields"].items()}}
 

@@ -153,7 +153,7 @@ async def test_a_long_series_comes_in_parts_that_join(api: Gateway, history: His
                            for version in ("3", "4")])
     found, start = [], DAY
     while start is not None:
-        part = await api.get("/api/metrics", **HOUR | {"from": start}, limit=3)
+        part = await api.get("/api/metrics", **HOUR | {"from": start}, granularity_ms=60_000, limit=3)
         assert 0 < len(part["windows"]) <= 3
         found += [(w["start_ms"], w["version"], w["count"]) for w in part["windows"]]
         start = part["next_from_ms"]
