@@ -12,7 +12,7 @@ from agents.retraining import agent as retraining
 from agents.scoring import agent as scoring
 from streams import log, runner
 from streams.settings import Settings
-from streams.stores.sinks import AlertRelay, AnomalyRelay, HistorySink, HotView
+from streams.stores.sinks import AlertRelay, AnomalyRelay, Exposition, HistorySink, HotView
 
 logger = log.get(__name__)
 ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register, alerts.register,
@@ -20,8 +20,8 @@ ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register
 
 
 def sinks(settings: Settings) -> list[runner.Sink]:
-    """A sink for each store that is configured."""
-    found: list[runner.Sink] = []
+    """A sink for each store that is configured, and one for Prometheus."""
+    found: list[runner.Sink] = [Exposition(settings)] if settings.exposed_series else []
     if settings.database_url.get_secret_value():
         found.append(HistorySink(settings))
     if settings.redis_url.get_secret_value():

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8700, description="Port of the gateway; 0: any free one")
     worker_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8701, description="Port of the worker's /metrics, /healthz and /readyz; 0: any free one")
+    exposed_series: Annotated[int, Field(ge=0)] = Field(
+        200, description="Series that a worker names for Prometheus, 22 samples each; the others are counted together; "
+                         "0: none are told")
     api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
     alert_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Alerts kept in Redis for sockets to resume from")

@@ -63,6 +63,10 @@ class Sink:
         """Connect to the store; a writer for each topic row's name."""
         raise NotImplementedError
 
+    def wanted(self, topic: str, record: Any) -> bool:
+        """False for a record that need not be read; `topic` is the topic row's name."""
+        return True
+
     async def close(self) -> None:
         """Let the store go. Also called when `open` failed half-way."""
 
@@ -156,7 +160,7 @@ class Sink:
         row = self.rows[topic]
         parse, found = parser(row.schema), []
         for record in records:
-            if record.value is None:
+            if record.value is None or not self.wanted(row.name, record):
                 continue
             try:
                 found.append(parse(record.value))

@@ -9,7 +9,7 @@ from typing import Any
 
 from dashboards.api.asking.join import Part
 from dashboards.api.asking.question import Question, label
-from streams.windows.sketch import quantile
+from streams.windows.sketch import quantiles
 
 Row = dict[str, Any]
 #: Windows merged, by group and step.
@@ -91,6 +91,6 @@ def figures(summary: Row, question: Question) -> Row:
     if "std" in question.statistics:
         found["std"] = math.sqrt(summary["m2"] / (count - 1)) if known and count > 1 else None
     if question.quantiles:
-        buckets = [(code, many) for code, many in summary.get("sketch", ())]
-        found |= {label(q): quantile(buckets, q) for q in question.quantiles}
+        found |= dict(zip(map(label, question.quantiles),
+                          quantiles(summary.get("sketch", ()), question.quantiles), strict=True))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 Key = Literal["environment", "model", "version", "component"]
@@ -117,6 +118,7 @@ def quantiles(text: str) -> tuple[float, ...]:
     return tuple(sorted({float(part) for part in parts}))
 
 
+@lru_cache(maxsize=256)
 def label(quantile: float) -> str:
     """p50 of 0.5, p99.9 of 0.999."""
     return f"p{quantile * 100:.4f}".rstrip("0").rstrip(".")
