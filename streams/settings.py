@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         1_048_576, description="Bytes; a larger record is rejected")
     max_events_per_record: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Events; a longer array is rejected")
+    otlp_topic: str = Field("", description="Topic into which an OpenTelemetry collector's Kafka exporter writes "
+                                            "metrics, as otlp_metrics; empty: none is read")
     max_age_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="Milliseconds before the broker's timestamp; older events are rejected; 0: any age")
     max_ahead_ms: Annotated[int, Field(ge=0)] = Field(

@@ -138,6 +138,8 @@ class Feed:
         self.client = client
         self.stream = stream
         self.view = view
+        metrics.SENT.labels(stream.kind)        # told from the start, as 0
+        metrics.MISSED.labels(stream.kind)
         #: Everything up to here was handed out.
         self.last = ZERO
         self.subscribers: set[Subscriber] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from dashboards.api.asking import compare, question, stored, table
@@ -105,7 +106,7 @@ async def metrics(request: Request, wanted: Wanted,
         body["compare"] = {"version": other.version, "from_ms": other.from_ms, "to_ms": other.to_ms,
                            "windows": _moved(compared, wanted.from_ms - other.from_ms),
                            **await _wholes(request, wanted, other)}
-    return body
+    return Response(msgspec.json.encode(body), media_type="application/json")      # FastAPI's own takes longer than all
 
 
 async def _ask(request: Request, wanted: Question, limit: int) -> Asked:

@@ -58,6 +58,9 @@ class Sink:
         self.lag: dict[str, int] = {row.name: 0 for row in rows}
         #: What it waits for now; empty while all is well.
         self.last_error = ""
+        metrics.RETRIES.labels(self.name)       # told from the start, as 0
+        for row in rows:
+            metrics.BAD.labels(self.name, row.name)
 
     async def open(self) -> Mapping[str, Write]:
         """Connect to the store; a writer for each topic row's name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ MOST_VALUES = 20_000
 VARIANTS = 16
 WRITTEN, WRITTEN_AT_ONCE = 20_000, 2_000
 TOKEN = "a-token-for-benchmarks"
+#: A folder in which the history is kept for the next run: to fill it takes minutes.
+KEPT = "STREAMGAUGE_BENCH_STORED"
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,16 @@ def stored(folder: Path, windows: int) -> Iterator[Stored]:
     each = sum(DAYS * DAY_MS // size for size in SIZES)
     series = [{"environment": "prod", "model": f"model-{number // 4:03d}", "version": str(1 + number % 2),
                "component": ("model", "preprocess")[number // 2 % 2]} for number in range(max(2, windows // each))]
-    for part in (folder, *folder.parents):      # PostgreSQL's own user must reach it, where we are root
+    kept = Path(os.environ[KEPT]) if KEPT in os.environ else folder
+    for part in (kept, *kept.parents):          # PostgreSQL's own user must reach it, where we are root
         if os.access(part, os.W_OK) and part != Path("/"):
             part.chmod(part.stat().st_mode | 0o755)
-    with PostgresServer(folder / "postgres") as postgres, ValkeyServer(folder / "valkey", keep=False) as valkey:
+    filled = kept / f"filled-{len(series)}.json"
+    with PostgresServer(kept / "postgres") as postgres, ValkeyServer(folder / "valkey", keep=False) as valkey:
         settings = Settings(database_url=postgres.url)
-        count, size_bytes, written = asyncio.run(_fill(settings, series))
+        if not filled.exists():
+            filled.write_text(json.dumps(asyncio.run(_fill(settings, series))))
+        count, size_bytes, written = json.loads(filled.read_text())
         port = free_port()
         gateway = Worker({f"{PREFIX}DATABASE_URL": postgres.url, f"{PREFIX}REDIS_URL": valkey.url,
                           f"{PREFIX}API_TOKEN": TOKEN, f"{PREFIX}PORT": str(port), f"{PREFIX}LOG_LEVEL": "warning",

@@ -39,7 +39,7 @@ BATCH = 5_000
 EVENTS_PER_MS = 10
 SERIES = {True: 100, False: 1_000}
 STORED = {True: 100_000, False: 10_000_000}
-QUESTIONS = {True: 20, False: 300}
+QUESTIONS = {True: 10, False: 100}
 DAY_MS = 86_400_000
 
 
