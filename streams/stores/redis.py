@@ -114,6 +114,21 @@ class Stream(NamedTuple):
     length: int
 
 
+class RecentWindow(msgspec.Struct, frozen=True):
+    """A window from a ring; its fields as JSON."""
+
+    start_ms: int
+    size_ms: int
+    partition: int
+    count: int
+    errors: int
+    revision: int
+    fields: dict[str, msgspec.Raw]
+
+
+_recent = msgspec.json.Decoder(RecentWindow).decode
+
+
 class Hot:
     """Everything this project keeps in Redis, under one prefix."""
 
@@ -187,14 +202,14 @@ class Hot:
                                for part in (f"{partition}:{slot}", *_age(window), _body(window)))])
         await pipe.execute()
 
-    async def recent(self, series: Sequence[str], sizes_ms: Sequence[int]) -> list[list[dict[str, Any]]]:
-        """What the rings of these series hold, for each series: bodies as `put_windows` keeps them, in no order."""
+    async def recent(self, series: Sequence[str], sizes_ms: Sequence[int]) -> list[list[RecentWindow]]:
+        """What the rings of these series hold, for each series, in no order."""
         pipe = self.client.pipeline(transaction=False)
         for name in series:
             for size in sizes_ms:
                 pipe.hvals(f"{self.prefix}recent:{size}:{name}")
         answers, many = await pipe.execute(), len(sizes_ms)
-        return [[json.loads(text.split(" ", 3)[3]) for found in answers[at * many:(at + 1) * many] for text in found]
+        return [[_recent(text.split(" ", 3)[3]) for found in answers[at * many:(at + 1) * many] for text in found]
                 for at in range(len(series))]
 
     async def append_windows(self, windows: Sequence[AnyWindow]) -> None:

@@ -13,7 +13,6 @@ seen, the lowest of them with everything below it.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -69,15 +68,6 @@ def quantile(buckets: Sequence[tuple[int, int]], q: float) -> float | None:
         if seen > rank:
             return bucket_value(code)
     return None
-
-
-def quantiles(buckets: Sequence[Sequence[int]], qs: Sequence[float]) -> list[float | None]:
-    """Several of them, in one pass over the counts; each the same as `quantile`."""
-    seen = list(itertools.accumulate(bucket[1] for bucket in buckets))
-    if not seen or not seen[-1]:
-        return [None] * len(qs)
-    ranks = [math.floor(q * (seen[-1] - 1)) for q in qs]
-    return [bucket_value(buckets[bisect.bisect_right(seen, rank)][0]) for rank in ranks]
 
 
 class Sketches:

@@ -75,7 +75,8 @@ def stored(folder: Path, windows: int) -> Iterator[Stored]:
         settings = Settings(database_url=postgres.url)
         if not filled.exists():
             filled.write_text(json.dumps(asyncio.run(_fill(settings, series))))
-        count, size_bytes, written = json.loads(filled.read_text())
+        count, size_bytes = json.loads(filled.read_text())
+        written = asyncio.run(_written(settings))
         port = free_port()
         gateway = Worker({f"{PREFIX}DATABASE_URL": postgres.url, f"{PREFIX}REDIS_URL": valkey.url,
                           f"{PREFIX}API_TOKEN": TOKEN, f"{PREFIX}PORT": str(port), f"{PREFIX}LOG_LEVEL": "warning",
@@ -90,8 +91,8 @@ def stored(folder: Path, windows: int) -> Iterator[Stored]:
             gateway.stop()
 
 
-async def _fill(settings: Settings, series: list[dict[str, str]]) -> tuple[int, int, float]:
-    """(windows, bytes on disk, windows a second by the sink's own code)."""
+async def _fill(settings: Settings, series: list[dict[str, str]]) -> tuple[int, int]:
+    """(windows, bytes on disk)."""
     await migrate(settings, FOLDER)
     connection = await asyncpg.connect(settings.database_url.get_secret_value())
     try:
@@ -105,12 +106,11 @@ async def _fill(settings: Settings, series: list[dict[str, str]]) -> tuple[int, 
             "FROM series CROSS JOIN unnest($3::integer[]) size_ms",
             moment(FIRST_MS), moment(FIRST_MS + DAYS * DAY_MS), list(SIZES))
         await connection.execute("VACUUM ANALYZE", timeout=600)
-        written = await _written(settings)
         count = await connection.fetchval("SELECT count(*) FROM metric_windows", timeout=600)
         size_bytes = await connection.fetchval(
             "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits "
             "WHERE inhparent = 'metric_windows'::regclass")
-        return int(count), int(size_bytes), written
+        return int(count), int(size_bytes)
     finally:
         await connection.close()
 
@@ -166,19 +166,19 @@ async def _span(connection: Any, found: Span) -> None:
 
 async def _written(settings: Settings) -> float:
     """Windows a second that the history sink writes, beside all those: copied, upserted, noted."""
-    pool, fields = await connect(settings, command_seconds=120), _fields(EVENTS_PER_S, 0)
+    pool, fields, partition = await connect(settings, command_seconds=120), _fields(EVENTS_PER_S, 0), int(time.time())
     try:
         history, began = History(pool, Retention(30)), time.perf_counter()
         for first in range(0, WRITTEN, WRITTEN_AT_ONCE):
-            await history.windows([_window(number, fields) for number in range(first, first + WRITTEN_AT_ONCE)])
+            await history.windows([_window(number, partition, fields) for number in range(first, first + WRITTEN_AT_ONCE)])
         return WRITTEN / (time.perf_counter() - began)
     finally:
         await pool.close()
 
 
-def _window(number: int, fields: dict[str, SummaryRecord]) -> WindowRecord:
+def _window(number: int, partition: int, fields: dict[str, SummaryRecord]) -> WindowRecord:
     model, start = f"other-{number % 50:02d}", FIRST_MS + number // 50 * 1_000
     return WindowRecord(
-        environment="prod", model=model, version="1", component="model", start_ms=start, size_ms=1_000, partition=0,
-        window_id=window_id("prod", model, "1", "model", 1_000, start, 0), count=EVENTS_PER_S, errors=0,
+        environment="prod", model=model, version="1", component="model", start_ms=start, size_ms=1_000,
+        partition=partition, window_id=window_id("prod", model, "1", "model", 1_000, start, partition), count=EVENTS_PER_S, errors=0,
         closed_ms=start + 2_000, fields=fields)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dashboards.api.asking.join import Part
 from dashboards.api.asking.question import Question, label
-from streams.windows.sketch import quantiles
+from dashboards.api.asking.summary import Summary, merged, merged_sketch, quantiles
 
 Row = dict[str, Any]
 #: Windows merged, by group and step.
@@ -40,57 +39,26 @@ def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question
                   "partitions": len({part.line.partition for part in parts})}
     if question.no_fields:
         return found
-    merged = summaries(parts)
+    of_fields = summaries(parts)
     if len(question.fields) == 1:
         (field,) = question.fields
-        return found | {"value": figures(merged[field], question) if field in merged else None}
-    return found | {"fields": {name: figures(summary, question) for name, summary in sorted(merged.items())}}
+        return found | {"value": figures(of_fields[field], question) if field in of_fields else None}
+    return found | {"fields": {name: figures(several, question) for name, several in of_fields.items()}}
 
 
-def summaries(parts: Iterable[Part]) -> dict[str, Row]:
-    """The fields of windows, merged in this order."""
-    merged: dict[str, Row] = {}
+def summaries(parts: Iterable[Part]) -> dict[str, list[Summary]]:
+    """The summaries of each field, by name."""
+    found: dict[str, list[Summary]] = defaultdict(list)
     for part in parts:
         for name, summary in part.fields.items():
-            merged[name] = merge(merged[name], summary) if name in merged else summary
-    return merged
+            found[name].append(summary)
+    return dict(sorted(found.items()))
 
 
-def merge(a: Row, b: Row) -> Row:
-    """Two summaries as one; without a sketch if either has none.
-
-    Source: Chan, Golub, LeVeque, Stanford STAN-CS-79-773 (1979), for mean and m2. Deviations: none.
-    """
-    count = a["count"] + b["count"]
-    both: Row = {"count": count, "missing": a["missing"] + b["missing"], "sum": a["sum"] + b["sum"]}
-    if "sketch" in a and "sketch" in b:
-        both["sketch"] = merged_sketch(a["sketch"], b["sketch"])
-    if a["mean"] is None or b["mean"] is None:
-        other = b if a["mean"] is None else a
-        return both | {name: other[name] for name in ("mean", "m2", "min", "max")}
-    step = b["mean"] - a["mean"]
-    return both | {"mean": a["mean"] + step * b["count"] / count,
-                   "m2": a["m2"] + b["m2"] + step * step * a["count"] * b["count"] / count,
-                   "min": min(a["min"], b["min"]), "max": max(a["max"], b["max"])}
-
-
-def merged_sketch(*sketches: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
-    """Sketches as one: (code, count), ascending."""
-    counts: dict[int, int] = {}
-    for sketch in sketches:
-        for code, many in sketch:
-            counts[code] = counts.get(code, 0) + many
-    return sorted(counts.items())
-
-
-def figures(summary: Row, question: Question) -> Row:
+def figures(found: Sequence[Summary], question: Question) -> Row:
     """The statistics and quantiles (within 1%) that are asked for. null where nothing is known."""
-    count = summary["count"]
-    known = summary["mean"] is not None
-    found: Row = {name: summary[name] for name in question.statistics if name != "std"}
-    if "std" in question.statistics:
-        found["std"] = math.sqrt(summary["m2"] / (count - 1)) if known and count > 1 else None
+    whole = merged(found)
+    shown: Row = {name: getattr(whole, name) for name in question.statistics}
     if question.quantiles:
-        found |= dict(zip(map(label, question.quantiles),
-                          quantiles(summary.get("sketch", ()), question.quantiles), strict=True))
-    return found
+        shown |= zip(map(label, question.quantiles), quantiles(merged_sketch(found), question.quantiles), strict=True)
+    return shown

@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
 from redis.exceptions import RedisError
 
 from dashboards.api.asking import answer, stored
 from dashboards.api.asking.join import Line, Part, joined
 from dashboards.api.asking.question import Question, QuestionError, aligned
+from dashboards.api.asking.summary import Summary
 from dashboards.api.history import HistoryReader
 from streams import log
-from streams.stores.redis import RECENT, Hot
+from streams.stores.redis import RECENT, Hot, RecentWindow
 
 logger = log.get(__name__)
 #: With more series than this, rings are not read: the history alone is at most a second behind.
 MOST_IN_RINGS = 200
+_summary = msgspec.json.Decoder(Summary).decode
 
 Row = dict[str, Any]
 
@@ -91,15 +94,13 @@ async def _recent(hot: Hot, known: stored.Known, question: Question, sizes_ms: S
     except (RedisError, OSError) as error:
         logger.warning("rings.away", error=type(error).__name__)
         return []
-    return [_part(lines, body, question) for lines, ring in zip(series.values(), rings, strict=True) for body in ring]
+    return [_part(lines, found, question) for lines, ring in zip(series.values(), rings, strict=True) for found in ring]
 
 
-def _part(lines: Sequence[Line], body: Row, question: Question) -> Part:
-    fields = {} if question.no_fields else body["fields"]
-    if question.fields:
-        fields = {name: fields[name] for name in question.fields if name in fields}
-    return Part(lines[0]._replace(partition=body["partition"]), body["size_ms"], body["start_ms"], body["count"],
-                body["errors"], body["revision"], fields)
+def _part(lines: Sequence[Line], found: RecentWindow, question: Question) -> Part:
+    names = () if question.no_fields else question.fields or tuple(found.fields)
+    return Part(lines[0]._replace(partition=found.partition), found.size_ms, found.start_ms, found.count, found.errors,
+                found.revision, {name: _summary(found.fields[name]) for name in names if name in found.fields})
 
 
 def _whole_starts(found: list[Row], limit: int) -> tuple[list[Row], int | None]:

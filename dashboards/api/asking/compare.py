@@ -9,6 +9,7 @@ from typing import Any
 from dashboards.api.asking.answer import point, summaries
 from dashboards.api.asking.join import Part
 from dashboards.api.asking.question import Question
+from dashboards.api.asking.summary import Sketch, distance, merged_sketch
 
 Row = dict[str, Any]
 
@@ -33,23 +34,11 @@ def difference(asked: Row, compared: Row) -> Row:
 
 
 def distances(asked: Sequence[Part], compared: Sequence[Part]) -> dict[str, float]:
-    """The Kolmogorov-Smirnov distance (0 to 1) of every number that both have, from their sketches.
-
-    sup |F(x) - G(x)| over the buckets' upper ends: exact but for values that share a bucket (within 1%).
-    """
-    one, two = summaries(asked), summaries(compared)
-    return {name: _distance(one[name]["sketch"], two[name]["sketch"])
-            for name in sorted(one.keys() & two.keys()) if one[name].get("sketch") and two[name].get("sketch")}
+    """The Kolmogorov-Smirnov distance (0 to 1) of every number that both have, from their sketches."""
+    one, two = (_sketches(parts) for parts in (asked, compared))
+    return {name: distance(one[name], two[name]) for name in one if name in two}
 
 
-def _distance(one: Sequence[Sequence[int]], two: Sequence[Sequence[int]]) -> float:
-    totals = [sum(many for _, many in sketch) for sketch in (one, two)]
-    steps: dict[int, float] = {}
-    for sign, sketch, total in ((1, one, totals[0]), (-1, two, totals[1])):
-        for code, many in sketch:
-            steps[code] = steps.get(code, 0.0) + sign * many / total
-    reached, furthest = 0.0, 0.0
-    for code in sorted(steps):
-        reached += steps[code]
-        furthest = max(furthest, abs(reached))
-    return min(furthest, 1.0)
+def _sketches(parts: Sequence[Part]) -> dict[str, Sketch]:
+    """Of fields that have one: classes have none."""
+    return {name: sketch for name, found in summaries(parts).items() if len(sketch := merged_sketch(found))}

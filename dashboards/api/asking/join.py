@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from dashboards.api.asking.summary import Summary
 
 #: Before every window: of a size of which nothing is known.
 NEVER_MS = -1
-Summaries = Mapping[str, Any]
 
 
 class Line(NamedTuple):
@@ -41,8 +42,7 @@ class Part:
     count: int
     errors: int
     revision: int
-    #: Name -> summary as in `schemas.windows.Summary`.
-    fields: Summaries
+    fields: Mapping[str, Summary]
 
     @property
     def age(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import msgspec
 
 from dashboards.api.asking.join import NEVER_MS, Line, Part
 from dashboards.api.asking.question import Question, QuestionError
+from dashboards.api.asking.summary import Summary
 from dashboards.api.history import HistoryReader
 from streams.stores.postgres import epoch_ms, moment
 
@@ -25,7 +26,7 @@ _ROW = "w.environment, w.model, w.version, w.component, w.partition, w.size_ms, 
        "w.revision"
 #: What is known of a series that the history does not have.
 UNKNOWN: dict[str, Any] = {"first_ms": None, "end_ms": None, "granularities_ms": []}
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode = msgspec.json.Decoder(dict[str, Summary | None]).decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,12 +155,12 @@ async def test_a_ring_holds_the_last_windows_and_the_newer_copy_of_each(hot: Hot
     await hot.keep_recent([a_window(DAY + 60_000 * (RECENT + 3), 99), a_window(DAY + 60_000 * (RECENT + 2), 1),
                            a_window(DAY, 500), a_window(DAY + 60_000 * (RECENT + 1), RECENT + 2, revision=3, errors=1)])
     (ring,) = await hot.recent(["prod|churn|3|model"], [60_000, 1_000])
-    of_first = {(body["start_ms"] - DAY) // 60_000: (body["count"], body["revision"]) for body in ring
-                if body["partition"] == 0}
+    of_first = {(found.start_ms - DAY) // 60_000: (found.count, found.revision) for found in ring
+                if found.partition == 0}
     assert of_first == {number: (number + 1, 0) for number in range(4, RECENT + 4)} | {
         RECENT + 3: (99, 0), RECENT + 1: (RECENT + 2, 3)}
     assert len(ring) == 2 * RECENT
-    assert set(ring[0]["fields"]["latency_ms"]) >= {"count", "sketch"}
+    assert set(json.loads(ring[0].fields["latency_ms"])) >= {"count", "sketch"}
     assert await hot.recent(["prod|none|3|model"], [60_000]) == [[]]
 
 

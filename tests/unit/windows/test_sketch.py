@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.windows.sketch import (CODE_BITS, MAX_BUCKETS, SPAN, Sketches, bucket, bucket_value, collapse, quantile,
-                                    quantiles)
+from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, Sketches, bucket, bucket_value, collapse, quantile
 
 DATA = Path(os.environ.get("STREAMGAUGE_DATA", "../shared/data"))
 
@@ -92,14 +91,3 @@ def test_two_slots_of_one_sketch_may_merge_into_one() -> None:
     other.add(np.concatenate([keys_of([1.0], slot=0), keys_of([2.0, 1.0], slot=1)]))
     sketches.merge(other, np.array([0, 0]))
     assert sketches.by_slot(1) == [[(bucket(1.0), 2), (bucket(2.0), 1)]]
-
-
-def test_several_quantiles_are_those_taken_one_by_one() -> None:
-    rng = np.random.default_rng(5)
-    qs = (0.0, 0.01, 0.5, 0.95, 0.999, 1.0)
-    for size in (1, 2, 3, 50, 1_000):
-        codes, counts = np.unique([bucket(value) for value in rng.normal(0, 9, size).tolist()],
-                                  return_counts=True)
-        pairs = list(zip(codes.tolist(), counts.tolist(), strict=True))
-        assert quantiles(pairs, qs) == [quantile(pairs, q) for q in qs]
-    assert quantiles([], qs) == [None] * len(qs)
