@@ -170,7 +170,8 @@ async def _written(settings: Settings) -> float:
     try:
         history, began = History(pool, Retention(30)), time.perf_counter()
         for first in range(0, WRITTEN, WRITTEN_AT_ONCE):
-            await history.windows([_window(number, partition, fields) for number in range(first, first + WRITTEN_AT_ONCE)])
+            numbers = range(first, first + WRITTEN_AT_ONCE)
+            await history.windows([_window(number, partition, fields) for number in numbers])
         return WRITTEN / (time.perf_counter() - began)
     finally:
         await pool.close()
@@ -180,5 +181,5 @@ def _window(number: int, partition: int, fields: dict[str, SummaryRecord]) -> Wi
     model, start = f"other-{number % 50:02d}", FIRST_MS + number // 50 * 1_000
     return WindowRecord(
         environment="prod", model=model, version="1", component="model", start_ms=start, size_ms=1_000,
-        partition=partition, window_id=window_id("prod", model, "1", "model", 1_000, start, partition), count=EVENTS_PER_S, errors=0,
-        closed_ms=start + 2_000, fields=fields)
+        partition=partition, window_id=window_id("prod", model, "1", "model", 1_000, start, partition),
+        count=EVENTS_PER_S, errors=0, closed_ms=start + 2_000, fields=fields)
