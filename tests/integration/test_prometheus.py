@@ -39,7 +39,7 @@ RULES = ROOT / "infra/prometheus"
 VARIABLES = {"environment": "prod", "model": "m3", "version_a": "1", "version_b": "2", "field": "feature.a",
              "size": "10000"}
 START_S, DATA_S = 240.0, 90.0
-SECONDS, PER_SECOND = 150, 80
+SECONDS, PER_SECOND = 150, 160
 
 
 @dataclass
@@ -74,7 +74,8 @@ def events(start_ms: int, first_s: int, last_s: int) -> Iterator[dict[str, Any]]
         if not first_s <= at_s < last_s:
             continue
         if one["model"] == "m3" and first_s:
-            one["features"]["a"] += 8.0
+            spike = 60.0 * (rng.random() < 0.1)
+            one["features"] = {name: value + 8.0 * (name == "a") + spike for name, value in one["features"].items()}
             one["error"] = "TimeoutError" if rng.random() < 0.6 else None
         yield one
 
