@@ -124,9 +124,10 @@ def _of(side: str) -> str:
     return f'{_ONE},version="$version_{side}"'
 
 
-def _failing(side: str) -> str:
-    return (f"sum(rate(streamgauge_model_errors_total{{{_of(side)}}}[5m])) / "
-            f"sum(rate(streamgauge_model_events_total{{{_of(side)}}}[5m]))")
+def _share(part: str, side: str) -> str:
+    """Of a side's events; 0 where none is so."""
+    return (f"((sum(rate(streamgauge_model_{part}_total{{{_of(side)}}}[5m])) or vector(0)) / "
+            f"sum(rate(streamgauge_model_events_total{{{_of(side)}}}[5m])))")
 
 
 VERSIONS = board("streamgauge-versions", "Version compare", [
@@ -134,10 +135,9 @@ VERSIONS = board("streamgauge-versions", "Version compare", [
     stat("Share of events in B", f"sum(rate(streamgauge_model_events_total{{{_of('b')}}}[5m])) / "
                                  f"sum(rate(streamgauge_model_events_total{{{_BOTH}}}[5m]))", unit="percentunit",
          width=6),
-    stat("Failing, B less A", f"({_failing('b')}) - ({_failing('a')})", unit="percentunit", width=6),
+    stat("Failing, B less A", f"{_share('errors', 'b')} - {_share('errors', 'a')}", unit="percentunit", width=6),
     stat("Latency p95, B over A", f"{_latency(0.95, _of('b'))} / {_latency(0.95, _of('a'))}", width=6),
-    stat("Anomalous, B less A", f"({_ratio('anomalies', _of('b'), 'model')} or vector(0)) - on () "
-                                f"({_ratio('anomalies', _of('a'), 'model')} or vector(0))", unit="percentunit",
+    stat("Anomalous, B less A", f"{_share('anomalies', 'b')} - {_share('anomalies', 'a')}", unit="percentunit",
          width=6),
     row("Side by side"),
     lines("Events per second", ("version:events:rate5m{" + _BOTH + "}", "{{version}}"), unit="cps", low=0),

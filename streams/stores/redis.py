@@ -64,6 +64,11 @@ for at = 2, #KEYS do
 end
 """
 
+# KEYS: stream. ARGV: stream length, then a body each.
+_APPEND_ALL = """
+for at = 2, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'window', ARGV[at]) end
+"""
+
 # KEYS: window, series. ARGV: partition, start ms, count, body, seconds, series, now ms.
 _PUT = """
 redis.call('ZADD', KEYS[2], ARGV[7], ARGV[6])
@@ -146,6 +151,7 @@ class Hot:
         self._append_new: Any = client.register_script(_APPEND_NEW)
         self._put: Any = client.register_script(_PUT)
         self._keep: Any = client.register_script(_KEEP)
+        self._append_all: Any = client.register_script(_APPEND_ALL)
 
     async def append_alert(self, alert: Alert) -> str | None:
         """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat.
@@ -214,13 +220,9 @@ class Hot:
 
     async def append_windows(self, windows: Sequence[AnyWindow]) -> None:
         """Put windows on their stream, in this order. A window is there again when it is amended, or sent again."""
-        pipe = self.client.pipeline(transaction=False)
-        for window in windows:
-            subject = {"environment": window.environment, "model": window.model, "version": window.version,
-                       "component": window.component}
-            pipe.xadd(self.windows.key, {"window": b'%b,%b' % (msgspec.json.encode(subject)[:-1], _body(window)[1:])},
-                      maxlen=self.windows.length, approximate=True)
-        await pipe.execute()
+        for first in range(0, len(windows), _APPEND_AT_ONCE):
+            await self._append_all(keys=[self.windows.key], args=[
+                self.windows.length, *map(_whole, windows[first:first + _APPEND_AT_ONCE])])
 
     async def put_scores(self, anomalies: Sequence[Anomaly]) -> None:
         """Keep the newest anomaly of every series: when, how high, over which threshold."""
@@ -259,6 +261,13 @@ def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
 def _age(window: AnyWindow) -> tuple[int, int, int]:
     """Of two windows in one slot the larger is newer."""
     return window.start_ms, window.count, window.revision
+
+
+def _whole(window: AnyWindow) -> bytes:
+    """A window as it is on the stream: its body, and whose it is."""
+    subject = {"environment": window.environment, "model": window.model, "version": window.version,
+               "component": window.component}
+    return b"%b,%b" % (msgspec.json.encode(subject)[:-1], _body(window)[1:])
 
 
 def _body(window: AnyWindow) -> bytes:

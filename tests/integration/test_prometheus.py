@@ -48,11 +48,19 @@ class World:
 
     prometheus: str
     database: str
+    gateway: str
 
     def ask(self, path: str, **query: str) -> Any:
         with urllib.request.urlopen(f"{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(query)}",
                                     timeout=30) as answer:
             return json.load(answer)["data"]
+
+    def events(self, **query: str) -> int:
+        """The sum of the counts that the gateway answers with."""
+        request = urllib.request.Request(f"{self.gateway}/api/metrics?{urllib.parse.urlencode(query)}",
+                                         headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return sum(window["count"] for window in json.load(answer)["windows"])
 
     def query(self, expr: str) -> list[Any]:
         """The result of an instant query; an expression that is none raises."""
@@ -127,7 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_ur
         worker.wait_ready(START_S)
         gateway.wait_ready(START_S)
         page = held.enter_context(prometheus(folder, {"worker": worker.port, "gateway": gateway_port}))
-        found = World(page, settings.database_url.get_secret_value())
+        found = World(page, settings.database_url.get_secret_value(), f"http://127.0.0.1:{gateway_port}")
         asyncio.run(_waves(found, settings, gateway_port))
         yield found
 
@@ -208,6 +216,16 @@ def test_prometheus_counts_what_the_history_has(world: World) -> None:
             await connection.close()
 
     until(lambda: _told(world) == asyncio.run(stored()) > SECONDS * PER_SECOND * 0.9, DATA_S, "the same count", 1.0)
+
+
+def test_the_gateway_answers_with_every_event_at_every_granularity(world: World) -> None:
+    now = int(time.time() * 1000)
+    span = {"environment": "prod", "model": "*", "field": "none", "limit": "10000", "from": str(now - 3_600_000),
+            "to": str(now + 600_000)}
+    queries = (("granularity_ms", "1000"), ("granularity_ms", "10000"), ("granularity_ms", "60000"),
+               ("step_ms", "300000"), ("group_by", "none"), ("group_by", "version,component"))
+    until(lambda: {world.events(**span, **dict([query])) for query in queries} == {int(_told(world))}, DATA_S,
+          "the same sum whatever is asked, and as Prometheus has it", 1.0)
 
 
 @pytest.fixture
