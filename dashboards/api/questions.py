@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import asyncpg
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from dashboards.api.asking import compare, question, stored, table
 from dashboards.api.asking.ask import Asked, ask, everything, settled
@@ -174,8 +175,12 @@ async def series(request: Request, environment: Environment = "", model: Model =
     except QuestionError as error:
         raise unclear_question(error) from None
     hot = [tuple(name.split("|")) for name in await state.hot.series()]
-    old = await stored.catalogue(history_of(request), environment, model,
-                                 instant(since, now_ms() - HOUR_MS)) if state.history is not None or since else {}
+    try:
+        old = await stored.catalogue(history_of(request), environment, model, instant(since, now_ms() - HOUR_MS))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, HTTPException):
+        if since:
+            raise
+        old = {}        # the hot view answers without the history
     chosen = sorted({row for row in [*hot, *old] if environment in ("", row[0]) and model in ("", row[1])})[:limit]
     newest = await state.hot.newest(["|".join(row) for row in chosen], size)
     return [dict(zip(KEYS, row, strict=True)) | old.get(row, stored.UNKNOWN)

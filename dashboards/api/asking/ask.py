@@ -104,9 +104,15 @@ def _part(lines: Sequence[Line], found: RecentWindow, question: Question) -> Par
 
 
 def _whole_starts(found: list[Row], limit: int) -> tuple[list[Row], int | None]:
-    """At most `limit` points, and where to go on; a start is kept or left as a whole, unless it alone is too many."""
+    """At most `limit` points, and where to go on. A start is kept or left as a whole.
+
+    Raises:
+        QuestionError: the first start alone has more.
+    """
     if len(found) <= limit:
         return found, None
     cut = int(found[limit]["start_ms"])
     kept = list(itertools.takewhile(lambda point: point["start_ms"] < cut, found))
-    return (kept, cut) if kept else (found[:limit], cut + 1)
+    if not kept:
+        raise QuestionError("too_much", f"one step has more than {limit} points: raise `limit`, or group by less")
+    return kept, cut

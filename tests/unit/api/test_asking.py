@@ -194,6 +194,14 @@ async def test_series_are_those_of_the_history_and_of_the_hot_view(api: Gateway,
     assert [row["model"] for row in await api.get("/api/series", since=DAY, model="old")] == ["old"]
 
 
+async def test_a_step_with_more_groups_than_the_limit_is_refused(api: Gateway, history: History) -> None:
+    await history.windows([a_window(DAY, 1, model=f"m{number}") for number in range(4)])
+    query = ASK | {"model": "*", "granularity_ms": 60_000}
+    answer = await api.rest.get("/api/metrics", params=query | {"limit": 3})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_much")
+    assert len((await api.get("/api/metrics", **query, limit=4))["windows"]) == 4
+
+
 async def test_where_fine_windows_are_gone_the_next_coarser_ones_answer(api: Gateway, history: History) -> None:
     await history.windows([a_window(DAY, 5), a_window(DAY, 9, size_ms=600_000)])
     query = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 60_000}
