@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -104,8 +105,8 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
     retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")
-    window_retention: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
-        ((1_000, 2), (10_000, 7), (60_000, 30), (600_000, 90), (3_600_000, 400), (86_400_000, 3_650)),
+    window_retention: str = Field(
+        "1000:2,10000:7,60000:30,600000:90,3600000:400,86400000:3650",
         description="MILLISECONDS:DAYS, comma-separated: days that windows of a granularity are kept; others: "
                     "STREAMGAUGE_RETENTION_DAYS")
 
@@ -142,17 +143,18 @@ class Settings(BaseSettings):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
         return value
 
-    @field_validator("window_retention", mode="before")
-    @classmethod
-    def _split_pairs(cls, value: object) -> object:
-        return tuple(part.split(":") for part in value.split(",") if part) if isinstance(value, str) else value
-
     @field_validator("window_retention")
     @classmethod
-    def _some_days(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        if any(size < 1 or days < 1 for size, days in value):
+    def _some_days(cls, value: str) -> str:
+        if not re.fullmatch(r"(?:[1-9]\d{0,10}:[1-9]\d{0,6}(?:,(?!$)|$))*", value):
             raise ValueError("window_retention is MILLISECONDS:DAYS, both at least 1: 1000:2,60000:30")
         return value
+
+    @property
+    def window_days(self) -> dict[int, int]:
+        """Granularity in milliseconds -> days that its windows are kept."""
+        pairs = (part.split(":") for part in self.window_retention.split(",") if part)
+        return {int(size): int(days) for size, days in pairs}
 
     def topic(self, name: str) -> str:
         """A topic's name on the broker."""

@@ -27,7 +27,7 @@ DROP_EVERY = timedelta(hours=1)
 
 def retention(settings: Settings) -> Retention:
     """How long history is kept."""
-    return Retention(settings.retention_days, dict(settings.window_retention))
+    return Retention(settings.retention_days, settings.window_days)
 
 
 class HistorySink(Sink):

@@ -16,6 +16,7 @@ from stores_world import DAY, a_drift, a_request, a_window, an_alert, an_anomaly
 from streams.settings import Settings
 from streams.stores.history import History, jsonb
 from streams.stores.postgres import REFUSED, connect, moment
+from streams.stores.sinks import retention
 from streams.stores.spans import Retention, span
 
 DAYS_MS = 86_400_000
@@ -205,3 +206,13 @@ async def test_an_id_with_a_nul_is_refused_and_a_text_with_one_is_kept(pool: asy
 @pytest.mark.parametrize("text", ["\x00", "\x00\x00", "\\u0000", "\\\x00", "\\\\\x00\\u0000\x00", "u0000"])
 def test_only_the_character_itself_is_replaced(text: str) -> None:
     assert json.loads(jsonb(json.dumps([text]))) == [text.replace("\x00", "\ufffd")]
+
+
+def test_retention_is_set_by_granularity() -> None:
+    found = retention(Settings(window_retention="1000:2,60000:90", retention_days=30))
+    assert [found.of(size).days for size in (1_000, 10_000, 60_000)] == [2, 30, 90]
+    assert found.of_messages.days == 30
+    assert retention(Settings(window_retention="")).of(1_000).days == 30
+    for bad in ("1000", "1000:0", "0:5", "1000:2,", "1000:2;60000:3", "a:b", "1000:-2"):
+        with pytest.raises(ValueError, match="MILLISECONDS:DAYS"):
+            Settings(window_retention=bad)
