@@ -160,7 +160,7 @@ async def test_a_ring_holds_the_last_windows_and_the_newer_copy_of_each(hot: Hot
     assert of_first == {number: (number + 1, 0) for number in range(4, RECENT + 4)} | {
         RECENT + 3: (99, 0), RECENT + 1: (RECENT + 2, 3)}
     assert len(ring) == 2 * RECENT
-    assert set(json.loads(ring[0].fields["latency_ms"])) >= {"count", "sketch"}
+    assert set(json.loads(bytes(ring[0].fields["latency_ms"]))) >= {"count", "sketch"}
     assert await hot.recent(["prod|none|3|model"], [60_000]) == [[]]
 
 
