@@ -1,10 +1,11 @@
 """Windows of several sizes and of both stores, joined: every moment of a series is told by one window, none by two.
 
-Windows of one series and partition are published in the order of their ends, so of each size all that end up to some
-moment are known, and none after it. That moment comes from PostgreSQL (`metric_series.end_at`); the ring in Redis
-moves it on if it reaches back to it, and is left aside if windows may be missing in between. Up to that moment the
-windows of the asked size tell; from there on those of the next finer size that begin later, up to theirs, and so on
-down to the finest. Sizes divide one another, so no two of those overlap and nothing lies between them.
+Windows of one series and partition come in the order of their ends, so of each size all that end up to some moment are
+known, and none after it; but for those whose first event was late, which are told once they, and the coarser windows
+around them, have come. That moment comes from PostgreSQL (`metric_series.end_at`); the ring in Redis moves it on if it
+reaches back to it, and is left aside if windows may be missing in between. Up to that moment the windows of the asked
+size tell; from there on those of the next finer size that begin later, up to theirs, and so on down to the finest.
+Sizes divide one another, so no two of those overlap and nothing lies between them.
 
 Of two copies of a window the one with the larger count, then revision, is newer, wherever it is from.
 """

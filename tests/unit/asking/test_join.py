@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -68,6 +69,23 @@ def test_whatever_the_stores_have_seen_every_event_is_told_once(events_ms: list[
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans)), "no moment is told twice"
     finest_end = max((end for (_, one), end in ends(history).items() if one in down), default=-1)
     assert both.known_to_ms >= finest_end, "Redis never takes away what the history knows"
+
+
+@settings(max_examples=150, deadline=None)
+@given(some_events, st.randoms(use_true_random=False), st.data())
+def test_windows_that_come_late_are_never_told_twice_and_told_in_the_end(events_ms: list[int], rng: random.Random,
+                                                                        data: st.DataObject) -> None:
+    published = windows(events_ms)
+    rng.shuffle(published)
+    size = data.draw(st.sampled_from(SIZES))
+    down = [one for one in DOWN if one <= size]
+    history = published[:data.draw(st.integers(1, len(published)))]
+    recent = ring(published[:data.draw(st.integers(0, len(published)))])
+    both = joined(history, recent, ends(history), down, RING)
+    spans = sorted((part.start_ms, part.start_ms + part.size_ms) for part in both.parts)
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+    whole = joined(published, recent, ends(published), down, RING)
+    assert total(whole.parts) == len(events_ms)
 
 
 def test_a_ring_that_is_up_to_date_moves_the_end_on() -> None:
