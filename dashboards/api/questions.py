@@ -26,7 +26,7 @@ from dashboards.api.queries import (
     unclear_question,
 )
 
-HOUR_MS = 3_600_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 POINTS = 60
 NEXT_FROM = "X-Next-From-Ms"
 router = APIRouter(prefix="/api", dependencies=[required], responses=FAULTS)
@@ -81,10 +81,11 @@ async def metrics(request: Request, wanted: Wanted,
                   limit: Annotated[int, Query(ge=1, le=10_000, description="Points")] = 1_000) -> Any:
     """Figures of windows in time order: closed ones, and those under way as far as their parts have closed (`open`).
 
-    A point is a step of a group: its windows merged. With `compare_version` or `compare_from` the same question is
-    asked of another version or period, whose points are under `compare.windows`, moved to the asked times; beside them
-    both as wholes, their difference, and the Kolmogorov-Smirnov distance of every number. More: ask again from
-    `next_from_ms`, with the `step_ms` of this answer. As a table, the next `from` is in the header X-Next-From-Ms.
+    A point is a step of a group: its windows merged; each component counts its own events. With `compare_version` or
+    `compare_from` the same question is asked of another version or period, whose points are under `compare.windows`,
+    moved to the asked times; beside them both as wholes, their difference, and the Kolmogorov-Smirnov distance of every
+    number. More: ask again from `next_from_ms`, with the `step_ms` of this answer. Tables have it in the header
+    X-Next-From-Ms.
     """
     wanted = await settled(history_of(request), request.app.state.settings.granularities_ms, wanted)
     other = _other(wanted, compare_version, compare_from)
@@ -167,11 +168,11 @@ async def series(request: Request, environment: Environment = "", model: Model =
                  since: Annotated[Instant, Query(description="Also series of the history since then")] = "",
                  limit: Limit = 100) -> list[dict[str, Any]]:
     """Series by name: of each, when its windows begin and end, its sizes and fields; of those in the hot view (an hour)
-    the newest closed window a partition, and the newest anomaly."""
+    the newest closed window (of a minute, unless a granularity is said) a partition, and the newest anomaly."""
     state = request.app.state
     known_sizes: tuple[int, ...] = state.settings.granularities_ms
     try:
-        size, _ = question.granularity(known_sizes, 0, 1, granularity_ms or known_sizes[-1])
+        size, _ = question.granularity(known_sizes, MINUTE_MS, 1, granularity_ms)
     except QuestionError as error:
         raise unclear_question(error) from None
     hot = [tuple(name.split("|")) for name in await state.hot.series()]

@@ -25,17 +25,18 @@ def points(parts: Iterable[Part], question: Question, known_to_ms: int) -> list[
     for part in parts:
         group = tuple(getattr(part.line, key) for key in question.group_by)
         groups[part.start_ms - part.start_ms % question.step_ms, group].append(part)
-    return [point(start, group, found, question) | {"open": start + question.step_ms > known_to_ms}
+    return [point(start, group, found, question, max(1, min(question.step_ms, known_to_ms - start)))
+            | {"open": start + question.step_ms > known_to_ms}
             for (start, group), found in sorted(groups.items(), key=lambda item: item[0])]
 
 
 def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question: Question,
-          span_ms: int | None = None) -> Row:
-    """Windows as one point; `span_ms` is what they span together (default: a step)."""
+          span_ms: int) -> Row:
+    """Windows as one point; `span_ms` is how much of its step is known."""
     count, errors = sum(part.count for part in parts), sum(part.errors for part in parts)
     found: Row = {"start_ms": start_ms, **dict(zip(question.group_by, group, strict=True)), "count": count,
                   "errors": errors, "error_rate": errors / count if count else None,
-                  "events_per_s": count / (span_ms or question.step_ms) * 1000,
+                  "events_per_s": count / span_ms * 1000,
                   "partitions": len({part.line.partition for part in parts})}
     if question.no_fields:
         return found

@@ -42,6 +42,8 @@ def to_csv(rows: Sequence[Row]) -> bytes:
 
 
 def _safe(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

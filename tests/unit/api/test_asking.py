@@ -77,6 +77,7 @@ async def test_windows_under_way_are_told_by_their_parts_from_both_stores(api: G
     await hot.keep_recent(closed)
     answer = await api.get("/api/metrics", **ASK, points=3, field="latency_ms", quantiles="0.5,0.9")
     assert answer["granularity_ms"] == 600_000
+    assert answer["windows"][-1]["events_per_s"] == pytest.approx(1.5, rel=0.02), "of what is known of the step"
     assert [(w["start_ms"], w["count"], w["open"]) for w in answer["windows"]] == [
         (DAY, 900, False), (DAY + 600_000, 900, False), (DAY + 1_200_000, 3 * (known_s - 1_200) // 2, True)]
     inside = sorted(value for second in range(1_200, known_s, 2) for value in values[second])
@@ -164,6 +165,7 @@ async def test_a_table_has_the_same_figures_as_the_answer(api: Gateway, history:
     assert text.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(text.text)))
     assert [int(row["count"]) for row in rows] == [point["count"] for point in points]
+    assert {row["open"] for row in rows} == {"false"}
     assert [row["version"] for row in rows if row["version"].startswith("'")] == ["'=1+1"] * 2
     binary = await api.rest.get("/api/metrics", params=query | {"format": "arrow"})
     assert binary.headers["content-type"] == "application/vnd.apache.arrow.stream"
@@ -185,7 +187,7 @@ async def test_series_are_those_of_the_history_and_of_the_hot_view(api: Gateway,
                            a_window(DAY, model="old")])
     await hot.put_windows([a_window(DAY, model="hot", size_ms=600_000)])
     await hot.put_scores([an_anomaly(1)])
-    found = {row["model"]: row for row in await api.get("/api/series", since=DAY)}
+    found = {row["model"]: row for row in await api.get("/api/series", since=DAY, granularity_ms=600_000)}
     assert set(found) == {"churn", "hot", "old"}
     churn = found["churn"]
     assert (churn["first_ms"], churn["end_ms"], churn["granularities_ms"]) == (DAY, DAY + 120_000, [1_000, 60_000])
