@@ -26,6 +26,7 @@ _ROW = "w.environment, w.model, w.version, w.component, w.partition, w.size_ms, 
        "w.revision"
 #: What is known of a series that the history does not have.
 UNKNOWN: dict[str, Any] = {"first_ms": None, "end_ms": None, "granularities_ms": []}
+_decode_one = msgspec.json.Decoder(Summary).decode
 _decode = msgspec.json.Decoder(dict[str, Summary | None]).decode
 
 
@@ -94,7 +95,7 @@ async def windows(history: HistoryReader, question: Question, most: int) -> tupl
         f"SELECT {_ROW}, {fields} AS fields FROM metric_windows w "  # noqa: S608
         f"WHERE w.size_ms = $1 AND w.start_at >= $2 AND w.start_at < $3{conditions} "
         f"ORDER BY w.start_at LIMIT ${len(given)}", *given)
-    return [_part(row) for row in rows[:most]], len(rows) > most
+    return [_part(row, question) for row in rows[:most]], len(rows) > most
 
 
 async def tail_windows(history: HistoryReader, question: Question, tails: Sequence[tuple[Line, int, int]]
@@ -119,7 +120,7 @@ async def tail_windows(history: HistoryReader, question: Question, tails: Sequen
         f"WHERE w.start_at < $8 LIMIT {MOST_ROWS + 1}", *given)
     if len(rows) > MOST_ROWS:
         raise QuestionError("too_much", f"more than {MOST_ROWS} windows: ask for a shorter span, or fewer series")
-    return [_part(row) for row in rows]
+    return [_part(row, question) for row in rows]
 
 
 def _filters(question: Question, given: list[Any]) -> tuple[str, list[Any]]:
@@ -134,16 +135,26 @@ def _fields(question: Question, given: list[Any]) -> tuple[str, list[Any]]:
     if not question.fields:
         return "w.fields", given
     less = "" if question.quantiles else " - 'sketch'"
+    if len(question.fields) == 1:       # a quarter less to do for the database than with an object around it
+        return f"(w.fields -> ${len(given) + 1}::text){less}", [*given, *question.fields]
     parts = [f"${at}::text, (w.fields -> ${at}){less}" for at in range(len(given) + 1,
                                                                       len(given) + 1 + len(question.fields))]
     return f"jsonb_build_object({', '.join(parts)})", [*given, *question.fields]
 
 
-def _part(row: Any) -> Part:
-    fields = _decode(row["fields"])
+def _summaries(text: str | None, question: Question) -> dict[str, Summary]:
+    """What `_fields` made the database answer."""
+    if text is None:
+        return {}
+    if len(question.fields) == 1:
+        return {question.fields[0]: _decode_one(text)}
+    return {name: summary for name, summary in _decode(text).items() if summary is not None}
+
+
+def _part(row: Any, question: Question) -> Part:
     return Part(Line(row["environment"], row["model"], row["version"], row["component"], row["partition"]),
                 row["size_ms"], epoch_ms(row["start_at"]), row["count"], row["errors"], row["revision"],
-                {name: summary for name, summary in fields.items() if summary is not None})
+                _summaries(row["fields"], question))
 
 
 def series_of(lines: Iterable[Line]) -> dict[str, list[Line]]:
