@@ -100,7 +100,7 @@ async def windows(history: HistoryReader, question: Question, most: int) -> tupl
 
 async def tail_windows(history: HistoryReader, question: Question, tails: Sequence[tuple[Line, int, int]]
                        ) -> list[Part]:
-    """The finer windows that `Known.tails` names.
+    """The finer windows that `Known.tails` names: a range of the index each; the inner LIMIT keeps the planner to it.
 
     Raises:
         QuestionError: there are more than one question may read.
@@ -112,12 +112,13 @@ async def tail_windows(history: HistoryReader, question: Question, tails: Sequen
                         moment(question.to_ms)]
     fields, given = _fields(question, given)
     rows = await history.fetch(
-        f"SELECT {_ROW}, {fields} AS fields FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "  # noqa: S608
-        "$5::integer[], $6::integer[], $7::timestamptz[]) "
-        "AS t (environment, model, version, component, partition, size_ms, from_at) JOIN metric_windows w "
-        "ON w.environment = t.environment AND w.model = t.model AND w.size_ms = t.size_ms AND w.start_at >= t.from_at "
-        "AND w.version = t.version AND w.component = t.component AND w.partition = t.partition "
-        f"WHERE w.start_at < $8 LIMIT {MOST_ROWS + 1}", *given)
+        f"SELECT w.* FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], "  # noqa: S608
+        "$6::integer[], $7::timestamptz[]) "
+        "AS t (environment, model, version, component, partition, size_ms, from_at) CROSS JOIN LATERAL ("
+        f"SELECT {_ROW}, {fields} AS fields FROM metric_windows w "
+        "WHERE w.environment = t.environment AND w.model = t.model AND w.size_ms = t.size_ms "
+        "AND w.start_at >= t.from_at AND w.start_at < $8 AND w.version = t.version AND w.component = t.component "
+        f"AND w.partition = t.partition ORDER BY w.start_at LIMIT {MOST_ROWS + 1}) w LIMIT {MOST_ROWS + 1}", *given)
     if len(rows) > MOST_ROWS:
         raise QuestionError("too_much", f"more than {MOST_ROWS} windows: ask for a shorter span, or fewer series")
     return [_part(row, question) for row in rows]
