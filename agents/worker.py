@@ -8,11 +8,12 @@ from agents.aggregation import agent as aggregation
 from agents.alerts import agent as alerts
 from agents.drift import agent as drift
 from agents.ingest import agent as ingest
+from agents.otlp.bridge import OtlpBridge
 from agents.retraining import agent as retraining
 from agents.scoring import agent as scoring
 from streams import log, runner
 from streams.settings import Settings
-from streams.stores.sinks import AlertRelay, AnomalyRelay, HistorySink, HotView
+from streams.stores.sinks import AlertRelay, AnomalyRelay, Exposition, HistorySink, HotView
 
 logger = log.get(__name__)
 ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register, alerts.register,
@@ -20,8 +21,10 @@ ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register
 
 
 def sinks(settings: Settings) -> list[runner.Sink]:
-    """A sink for each store that is configured."""
-    found: list[runner.Sink] = []
+    """A sink for each store that is configured, and one for Prometheus."""
+    found: list[runner.Sink] = [Exposition(settings)] if settings.exposed_series else []
+    if settings.otlp_topic:
+        found.append(OtlpBridge(settings))
     if settings.database_url.get_secret_value():
         found.append(HistorySink(settings))
     if settings.redis_url.get_secret_value():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
         1_048_576, description="Bytes; a larger record is rejected")
     max_events_per_record: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Events; a longer array is rejected")
+    otlp_topic: str = Field("", description="Topic into which an OpenTelemetry collector's Kafka exporter writes "
+                                            "metrics, as otlp_metrics; empty: none is read")
     max_age_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="Milliseconds before the broker's timestamp; older events are rejected; 0: any age")
     max_ahead_ms: Annotated[int, Field(ge=0)] = Field(
@@ -110,6 +113,10 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
     retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")
+    window_retention: str = Field(
+        "1000:2,10000:7,60000:30,600000:90,3600000:400,86400000:3650",
+        description="MILLISECONDS:DAYS, comma-separated: days that windows of a granularity are kept; others: "
+                    "STREAMGAUGE_RETENTION_DAYS")
 
     # -- the doors ----------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address the gateway and the metrics pages listen on")
@@ -118,11 +125,16 @@ class Settings(BaseSettings):
         8701, description="Port of the worker's /metrics, /healthz and /readyz; 0: any free one")
     demo_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8720, description="Port of the demo fleet's /metrics; 0: any free one")
+    exposed_series: Annotated[int, Field(ge=0)] = Field(
+        200, description="Series that a worker names for Prometheus, 22 samples each; the others are counted together; "
+                         "0: none are told")
     api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
     alert_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Alerts kept in Redis for sockets to resume from")
     anomaly_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Anomalies kept in Redis for sockets to resume from")
+    window_stream_length: Annotated[int, Field(ge=100)] = Field(
+        2_000, description="Closed windows kept in Redis for sockets to resume from (some kB each)")
     socket_queue: Annotated[int, Field(ge=1)] = Field(
         1_000, description="Messages that wait for a slow socket; then it is told what it missed")
     heartbeat_ms: Annotated[int, Field(ge=100)] = Field(15_000, description="Milliseconds between two heartbeats")
@@ -145,6 +157,19 @@ class Settings(BaseSettings):
         if not value or value[0] < 1 or any(b <= a or b % a for a, b in itertools.pairwise(value)):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
         return value
+
+    @field_validator("window_retention")
+    @classmethod
+    def _some_days(cls, value: str) -> str:
+        if not re.fullmatch(r"(?:[1-9]\d{0,10}:[1-9]\d{0,6}(?:,(?!$)|$))*", value):
+            raise ValueError("window_retention is MILLISECONDS:DAYS, both at least 1: 1000:2,60000:30")
+        return value
+
+    @property
+    def window_days(self) -> dict[int, int]:
+        """Granularity in milliseconds -> days that its windows are kept."""
+        pairs = (part.split(":") for part in self.window_retention.split(",") if part)
+        return {int(size): int(days) for size, days in pairs}
 
     def topic(self, name: str) -> str:
         """A topic's name on the broker."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,11 +76,16 @@ class Filter:
     environment: str = ""
     model: str = ""
     severity: str = "info"
+    version: str = ""
+    component: str = ""
+    granularity_ms: int = 0
 
     def wants(self, body: dict[str, Any]) -> bool:
-        """True if it passes. What has no severity, as anomalies, is information."""
+        """True if it passes. What has no severity, as anomalies, is information; only windows have a granularity."""
         return (self.environment in ("", body["environment"]) and self.model in ("", body["model"])
-                and SEVERITIES[body.get("severity", "info")] >= SEVERITIES[self.severity])
+                and SEVERITIES[body.get("severity", "info")] >= SEVERITIES[self.severity]
+                and self.version in ("", body.get("version", "")) and self.component in ("", body.get("component", ""))
+                and self.granularity_ms in (0, body.get("size_ms", 0)))
 
 
 @dataclass(eq=False)
@@ -122,11 +128,18 @@ class Subscriber:
 
 
 class Feed:
-    """Reads a stream from its end on, and hands every entry to every subscriber."""
+    """Reads a stream from its end on, and hands every entry to every subscriber.
 
-    def __init__(self, client: Any, stream: Stream) -> None:
+    `view` makes of a stored entry what sockets see; None: as it is.
+    """
+
+    def __init__(self, client: Any, stream: Stream,
+                 view: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
         self.client = client
         self.stream = stream
+        self.view = view
+        metrics.SENT.labels(stream.kind)        # told from the start, as 0
+        metrics.MISSED.labels(stream.kind)
         #: Everything up to here was handed out.
         self.last = ZERO
         self.subscribers: set[Subscriber] = set()
@@ -206,7 +219,7 @@ class Feed:
         for _, entries in found or []:
             for entry in entries:
                 self.last = place(entry[0])
-                item = self._item(entry)
+                item = self._item(entry) if self.subscribers else None
                 if item is not None:
                     for subscriber in self.subscribers:
                         subscriber.offer(item)
@@ -218,6 +231,9 @@ class Feed:
             text = entry[1][kind]
             body = json.loads(text)
             Filter().wants(body)
+            if self.view is not None:
+                body = self.view(body)
+                text = json.dumps(body, separators=(",", ":"))
         except (KeyError, TypeError, ValueError):
             logger.warning("stream.entry_skipped", id=str(entry[0]))
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,21 +24,22 @@ WHERE ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) AND ($3 = '' OR 
   AND ($4 = '' OR (state = 'resolved') = ($4 = 'resolved'))
 ORDER BY at DESC, incident_id LIMIT $5
 """
-_WINDOWS = """
-WITH wanted AS (
-  SELECT start_at, version, component, partition, count, errors,
-         CASE WHEN $8 = '' THEN fields ELSE jsonb_build_object($8::text, fields -> $8) END AS fields,
-         dense_rank() OVER (ORDER BY start_at, version, component) AS place
-  FROM metric_windows
-  WHERE environment = $1 AND model = $2 AND size_ms = $3 AND start_at >= $4 AND start_at < $5
-    AND ($6 = '' OR version = $6) AND ($7 = '' OR component = $7))
-SELECT * FROM wanted WHERE place <= $9 ORDER BY place, partition
-"""
+#: Windows of one size as far as they have closed, then finer ones of what came after, down to the finest.
 _MODELS = """
-SELECT environment, model, array_agg(DISTINCT version ORDER BY version) AS versions,
-  array_agg(DISTINCT component ORDER BY component) AS components, sum(count) AS events, sum(errors) AS errors,
-  max(start_at) AS last_at
-FROM metric_windows WHERE size_ms = $1 AND start_at > $2 GROUP BY environment, model ORDER BY environment, model
+WITH heads AS (
+  SELECT s.*, greatest($2, max(end_at) OVER (PARTITION BY environment, model, version, component, partition
+                                             ORDER BY size_ms DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+         ) AS head_at
+  FROM metric_series s WHERE size_ms <= $1 AND end_at > $2)
+SELECT h.environment, h.model, array_agg(DISTINCT h.version ORDER BY h.version) AS versions,
+  array_agg(DISTINCT h.component ORDER BY h.component) AS components, sum(w.count) AS events, sum(w.errors) AS errors,
+  max(w.last_at) AS last_at
+FROM heads h CROSS JOIN LATERAL (
+  SELECT sum(count) AS count, sum(errors) AS errors, max(start_at) AS last_at FROM metric_windows w
+  WHERE w.environment = h.environment AND w.model = h.model AND w.size_ms = h.size_ms AND w.start_at >= h.head_at
+    AND w.version = h.version AND w.component = h.component AND w.partition = h.partition) w
+WHERE w.count IS NOT NULL
+GROUP BY h.environment, h.model ORDER BY h.environment, h.model
 """
 _COUNTS = """
 SELECT (SELECT count(*) FROM anomalies WHERE at > $1) AS anomalies,
@@ -93,25 +93,25 @@ class HistoryReader:
 
     async def ready(self) -> None:
         """Raise if the database does not answer, or was never set up."""
-        (row,) = await self._fetch("SELECT to_regclass('window_days') IS NOT NULL AS there")
+        (row,) = await self.fetch("SELECT to_regclass('window_spans') IS NOT NULL AS there")
         if not row["there"]:
             raise LookupError("it has no tables yet: run `streamgauge setup`")
 
     async def incidents(self, state: str, environment: str, model: str, severity: str, limit: int) -> list[str]:
         """The newest transition of each incident, newest first."""
-        return [row["body"] for row in await self._fetch(_INCIDENTS, environment, model, severity, state, limit)]
+        return [row["body"] for row in await self.fetch(_INCIDENTS, environment, model, severity, state, limit)]
 
     async def incident(self, incident_id: str) -> list[str]:
         """Every transition of one incident, oldest first."""
         rank = "CASE state WHEN 'open' THEN 0 WHEN 'escalated' THEN 1 ELSE 2 END"
-        return [row["body"] for row in await self._fetch(
+        return [row["body"] for row in await self.fetch(
             f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {rank}, alert_id", incident_id)]  # noqa: S608
 
     async def page(self, table: str, wanted: Wanted) -> tuple[list[str], Cursor | None]:
         """Messages of one table, newest first, and where the next page begins; None after the last."""
         key = IDS[table]
         cursor = wanted.cursor or Cursor(wanted.before_ms, "")
-        rows = await self._fetch(
+        rows = await self.fetch(
             f"SELECT at, {key} AS id, body FROM {table} WHERE ($1 = '' OR environment = $1) "  # noqa: S608
             f"AND ($2 = '' OR model = $2) AND (at, {key}) < ($3, $4) ORDER BY at DESC, {key} DESC LIMIT $5",
             wanted.environment, wanted.model, moment(cursor.at_ms), cursor.id, wanted.limit + 1)
@@ -120,24 +120,17 @@ class HistoryReader:
         return [row["body"] for row in shown], following
 
     async def models(self, size_ms: int, since_ms: int) -> list[Row]:
-        """Who sent something since then, with totals."""
+        """Who sent something since then, with totals: from windows of this size, finer ones where none has closed."""
         return [{**dict(row), "events": int(row["events"]), "errors": int(row["errors"]),
                  "last_at": row["last_at"].isoformat(), "last_ms": epoch_ms(row["last_at"])}
-                for row in await self._fetch(_MODELS, size_ms, moment(since_ms))]
+                for row in await self.fetch(_MODELS, size_ms, moment(since_ms))]
 
     async def counts(self, since_ms: int) -> Row:
         """How many anomalies, drifts, incidents and requests there were since then."""
-        (row,) = await self._fetch(_COUNTS, moment(since_ms))
+        (row,) = await self.fetch(_COUNTS, moment(since_ms))
         return dict(row)
 
-    async def windows(self, environment: str, model: str, size_ms: int, span: tuple[int, int], version: str,
-                      component: str, field: str, limit: int) -> list[Row]:
-        """Rows of the first `limit` windows that begin in [span), one a partition, by start, version, component."""
-        rows = await self._fetch(_WINDOWS, environment, model, size_ms, moment(span[0]), moment(span[1]), version,
-                                 component, field, limit)
-        return [{**dict(row), "start_ms": epoch_ms(row["start_at"]), "fields": json.loads(row["fields"])}
-                for row in rows]
-
-    async def _fetch(self, query: str, *given: Any) -> list[Any]:
+    async def fetch(self, query: str, *given: Any) -> list[Any]:
+        """Rows of a query; asyncpg prepares each once a connection."""
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return list(await connection.fetch(query, *given))

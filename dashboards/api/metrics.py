@@ -1,10 +1,29 @@
 """What the gateway counts."""
 
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
 
 SOCKETS = Gauge("gateway_sockets", "Open WebSockets")
-SENT = Counter("gateway_messages_sent", "Alerts or anomalies sent to sockets", ["stream"])
-MISSED = Counter("gateway_messages_missed", "Alerts or anomalies that slow sockets missed", ["stream"])
+SENT = Counter("gateway_messages_sent", "Alerts, anomalies or windows sent to sockets", ["stream"])
+MISSED = Counter("gateway_messages_missed", "Alerts, anomalies or windows that slow sockets missed", ["stream"])
 REQUESTS = Counter("gateway_requests", "HTTP requests", ["route", "status"])
 SECONDS = Histogram("gateway_request_seconds", "Time of an HTTP request", ["route"])
 STREAM_UP = Gauge("gateway_stream_up", "1 while the stream is read", ["stream"])
+INCIDENTS = Gauge("gateway_open_incidents", "Incidents that are open or escalated",
+                  ["environment", "model", "severity"])
+#: Label sets of open incidents; more are counted as OTHER.
+MOST_INCIDENTS, OTHER = 200, "<other>"
+
+
+def note_incidents(alerts: Iterable[Mapping[str, Any]]) -> None:
+    """Count open incidents anew, from the newest alert of each."""
+    found = Tally((alert["environment"], alert["model"], alert["severity"]) for alert in alerts)
+    kept = Tally(dict(found.most_common(MOST_INCIDENTS)))
+    for labels in found.keys() - kept.keys():
+        kept[OTHER, OTHER, labels[2]] += found[labels]
+    INCIDENTS.clear()
+    for labels, many in kept.items():
+        INCIDENTS.labels(*labels).set(many)

@@ -1,12 +1,14 @@
-"""`/ws/alerts` and `/ws/anomalies`: filtered, resumed from the last id without a gap or a double, with heartbeats.
+"""`/ws/alerts`, `/ws/anomalies`, `/ws/windows`: filtered, resumed from the last id without a gap, with heartbeats.
 
-Query: environment, model, severity (the least; alerts have one), last_id (0: everything kept; absent: only what comes
-from now on).
+Query: environment, model, version, component, severity (the least; alerts have one), granularity_ms (windows have one),
+last_id (0: everything kept; absent: only what comes from now on).
 Messages, each one JSON object:
 
     hello      last_id (the newest now), heartbeat_ms
     alert      id, alert (the message of the topic `alerts`)
     anomaly    id, anomaly (the message of the topic `anomalies`)
+    window     id, window (a closed window with statistics and quantiles; the same window_id again: an amendment, or
+               the same sent twice; the larger count, then revision, is newer)
     heartbeat  ts, last_id: everything up to it was sent
     missed     reason (slow: the queue was full; trimmed: no longer kept), count (null if unknown), from_id, to_id
 
@@ -48,6 +50,12 @@ async def anomalies(socket: WebSocket) -> None:
     await _open(socket, "anomaly")
 
 
+@router.websocket("/ws/windows")
+async def windows(socket: WebSocket) -> None:
+    """Windows as they close and are amended, until the socket goes."""
+    await _open(socket, "window")
+
+
 async def _open(socket: WebSocket, kind: str) -> None:
     state, query = socket.app.state, socket.query_params
     if not socket_allowed(socket, state.token):
@@ -62,7 +70,12 @@ async def _open(socket: WebSocket, kind: str) -> None:
     if severity not in SEVERITIES:
         await _deny(socket, 400, "bad_severity", f"severity is one of {', '.join(SEVERITIES)}")
         return
-    wanted = Filter(query.get("environment", ""), query.get("model", ""), severity)
+    size = query.get("granularity_ms", "0")
+    if not (size.isdecimal() and len(size) <= 12):
+        await _deny(socket, 400, "bad_granularity", "granularity_ms is a number of milliseconds, as 60000")
+        return
+    wanted = Filter(query.get("environment", ""), query.get("model", ""), severity, query.get("version", ""),
+                    query.get("component", ""), int(size))
     await socket.accept(subprotocol=socket_protocol(socket))
     await _serve(Line(socket, state.feeds[kind], Subscriber(wanted, state.settings.socket_queue, kind),
                       state.settings.heartbeat_ms), after)

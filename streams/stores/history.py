@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -15,14 +15,13 @@ from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.stores.postgres import moment
+from streams.stores.spans import Retention, Span, span
 from streams.windows.record import WindowHead, WindowRecord
 
-#: So often, at the most, is it noted that a day is still written to.
+#: So often, at the most, is it noted that a partition is still written to.
 TOUCH = timedelta(hours=1)
 #: Rows deleted by one statement.
 CHUNK = 5_000
-#: A longer retention is the same as this one: for ever.
-LONGEST_DAYS = 500_000
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -50,11 +49,22 @@ class Table:
                 f"ORDER BY {self.key} ON CONFLICT ({self.key}) {self.conflict}")
 
 
-WINDOWS = Table("metric_windows", "window_id, start_at",
+WINDOWS = Table("metric_windows", "window_id, size_ms, start_at",
                 ("window_id", "start_at", "size_ms", "environment", "model", "version", "component", "partition",
                  "count", "errors", "revision", "fields"),
                 "DO UPDATE SET count = excluded.count, errors = excluded.errors, revision = excluded.revision, "
-                "fields = excluded.fields WHERE excluded.count >= metric_windows.count")
+                "fields = excluded.fields WHERE (excluded.count, excluded.revision) >= "
+                "(metric_windows.count, metric_windows.revision)")
+#: How far each series is known, in the same transaction as its windows.
+_NOTE_SERIES = """
+INSERT INTO metric_series AS have (environment, model, version, component, partition, size_ms, first_at, end_at)
+SELECT environment, model, version, component, partition, size_ms, min(start_at),
+       max(start_at) + size_ms * interval '1 millisecond'
+FROM incoming_metric_windows GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
+ON CONFLICT (environment, model, version, component, partition, size_ms) DO UPDATE SET
+  first_at = least(have.first_at, excluded.first_at), end_at = greatest(have.end_at, excluded.end_at),
+  written_at = now()
+"""
 ANOMALIES = Table("anomalies", "anomaly_id", ("anomaly_id", "at", "environment", "model", "version", "component",
                                               "score", "body"))
 DRIFT_EVENTS = Table("drift_events", "drift_id", ("drift_id", "at", "environment", "model", "kind", "state", "body"))
@@ -64,32 +74,34 @@ REQUESTS = Table("retraining_requests", "request_id", ("request_id", "at", "envi
 
 
 class History:
-    """Idempotent writes. A window gives way to a copy with a larger count; other messages are written once."""
+    """Idempotent writes. A window gives way to a newer copy (by count, then revision); other messages are written once.
+    """
 
-    def __init__(self, pool: asyncpg.Pool, retention_days: int,
+    def __init__(self, pool: asyncpg.Pool, retention: Retention,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.pool = pool
-        self.retention = timedelta(days=min(retention_days, LONGEST_DAYS))
+        self.retention = retention
         self._clock = clock
-        self._days: dict[date, datetime] = {}
+        self._spans: dict[Span, datetime] = {}
 
     async def windows(self, found: Sequence[WindowHead | WindowRecord]) -> None:
-        """Upsert windows, each into the partition of its day."""
+        """Upsert windows, each into the partition of its size and time."""
         newest: dict[str, WindowHead | WindowRecord] = {}
         for window in found:
             have = newest.get(window.window_id)
-            if have is None or window.count >= have.count:
+            if have is None or (window.count, window.revision) >= (have.count, have.revision):
                 newest[window.window_id] = window
         rows = [(w.window_id, moment(w.start_ms), w.size_ms, w.environment, w.model, w.version, w.component,
                  w.partition, w.count, w.errors, w.revision, jsonb(w.fields_json())) for w in newest.values()]
+        spans = {span(row[2], row[1]) for row in rows}
         async with self.pool.acquire() as connection:
-            await self._touch(connection, {row[1].date() for row in rows})
+            await self._touch(connection, spans)
             try:
-                await _load(connection, WINDOWS, rows)
-            except asyncpg.CheckViolationError:         # a day that we knew was dropped since
-                self._days.clear()
-                await self._touch(connection, {row[1].date() for row in rows})
-                await _load(connection, WINDOWS, rows)
+                await _load(connection, WINDOWS, rows, _NOTE_SERIES)
+            except asyncpg.CheckViolationError:         # a partition that we knew was dropped since
+                self._spans.clear()
+                await self._touch(connection, spans)
+                await _load(connection, WINDOWS, rows, _NOTE_SERIES)
 
     async def anomalies(self, found: Sequence[Anomaly]) -> None:
         await self._write(ANOMALIES, [
@@ -115,12 +127,15 @@ class History:
 
         An incident goes as a whole, once it is resolved.
         """
-        cutoff = self._clock() - self.retention
+        now = self._clock()
+        cutoff = now - self.retention.of_messages
         async with self.pool.acquire() as connection:
-            days = await connection.fetch("SELECT day FROM window_days WHERE day < $1 AND written_at < $2",
-                                          cutoff.date(), cutoff)
-            for row in days:
-                await self._drop_day(connection, row["day"], cutoff)
+            for row in await connection.fetch("SELECT size_ms, begin_at FROM window_spans"):
+                await self._drop_span(connection, Span(row["size_ms"], row["begin_at"]), now)
+            for row in await connection.fetch("SELECT DISTINCT size_ms FROM metric_series"):
+                oldest = now - self.retention.of(row["size_ms"])
+                await connection.execute("DELETE FROM metric_series WHERE size_ms = $1 AND end_at < $2 "
+                                         "AND written_at < $2", row["size_ms"], oldest)
             for table in (ANOMALIES, DRIFT_EVENTS, REQUESTS):
                 await _delete(connection, table, f"SELECT {table.key} FROM {table.name} "  # noqa: S608
                                                  "WHERE at < $1 AND written_at < $1", cutoff)
@@ -133,39 +148,47 @@ class History:
         async with self.pool.acquire() as connection:
             await _load(connection, table, rows)
 
-    async def _touch(self, connection: Any, days: Iterable[date]) -> None:
-        """Make the partitions of these days, and note that they are written to.
+    async def _touch(self, connection: Any, spans: Iterable[Span]) -> None:
+        """Make these partitions, and note that they are written to.
 
-        The note comes first: whoever drops a day takes its note away before, and so waits for us or we for them.
+        The note comes first: whoever drops a partition takes its note away before, and so waits for us or we for them.
         """
         now = self._clock()
-        for day in sorted(days):
-            if now - self._days.get(day, _LONG_AGO) < TOUCH:
+        for found in sorted(spans):
+            if now - self._spans.get(found, _LONG_AGO) < TOUCH:
                 continue
-            await connection.execute("INSERT INTO window_days VALUES ($1, $2) ON CONFLICT (day) DO UPDATE "
-                                     "SET written_at = greatest(window_days.written_at, excluded.written_at)", day, now)
-            begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            await connection.execute(
+                "INSERT INTO window_spans VALUES ($1, $2, $3) ON CONFLICT (size_ms, begin_at) DO UPDATE "
+                "SET written_at = greatest(window_spans.written_at, excluded.written_at)", *found, now)
             with contextlib.suppress(asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):    # another worker's
                 await connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {_partition(day)} PARTITION OF metric_windows FOR VALUES "
-                    f"FROM ('{begin.isoformat()}') TO ('{(begin + timedelta(days=1)).isoformat()}')")
-            self._days[day] = now
+                    f"CREATE TABLE IF NOT EXISTS {found.table} PARTITION OF metric_windows FOR VALUES "
+                    f"FROM ({found.size_ms}, '{found.begin_at.isoformat()}') "
+                    f"TO ({found.size_ms}, '{found.end_at.isoformat()}')")
+            self._spans[found] = now
 
-    async def _drop_day(self, connection: Any, day: date, cutoff: datetime) -> None:
+    async def _drop_span(self, connection: Any, found: Span, now: datetime) -> None:
+        cutoff = now - self.retention.of(found.size_ms)
+        if found.end_at > cutoff:
+            return
         async with connection.transaction():
-            gone = await connection.fetchval("DELETE FROM window_days WHERE day = $1 AND written_at < $2 RETURNING day",
-                                             day, cutoff)
+            gone = await connection.fetchval("DELETE FROM window_spans WHERE size_ms = $1 AND begin_at = $2 "
+                                             "AND written_at < $3 RETURNING size_ms", *found, cutoff)
             if gone is not None:
-                await connection.execute(f"DROP TABLE IF EXISTS {_partition(day)}")
-        self._days.pop(day, None)
+                await connection.execute(f"DROP TABLE IF EXISTS {found.table}")
+                await connection.execute("UPDATE metric_series SET first_at = greatest(first_at, least(end_at, $2)) "
+                                         "WHERE size_ms = $1 AND first_at < $2", found.size_ms, found.end_at)
+                self._spans.pop(found, None)
 
 
-async def _load(connection: Any, table: Table, rows: list[tuple[Any, ...]]) -> None:
-    """COPY into the connection's own table, then one statement."""
+async def _load(connection: Any, table: Table, rows: list[tuple[Any, ...]], then: str = "") -> None:
+    """COPY into the connection's own table, then one statement, then perhaps another."""
     async with connection.transaction():
         await connection.execute(table.incoming)
         await connection.copy_records_to_table(f"incoming_{table.name}", records=rows, columns=table.columns)
         await connection.execute(table.insert)
+        if then:
+            await connection.execute(then)
 
 
 async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -> None:
@@ -173,10 +196,6 @@ async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -
     statement = f"DELETE FROM {table.name} WHERE {table.key} IN ({which} LIMIT {CHUNK})"  # noqa: S608
     while await connection.execute(statement, cutoff) == f"DELETE {CHUNK}":
         pass
-
-
-def _partition(day: date) -> str:
-    return f"metric_windows_{day:%Y%m%d}"
 
 
 def jsonb(text: str) -> str:

@@ -7,6 +7,8 @@ All keys begin with `PREFIX` and the topics' prefix:
     seen:ID             string   the alert or anomaly is on its stream
     incidents:open      hash     incident id -> its newest alert
     window:SIZE:SERIES  hash     PARTITION:start, :count, :body of the newest closed window
+    recent:SIZE:SERIES  hash     PARTITION:SLOT -> START COUNT REVISION BODY; a ring of the last closed windows
+    windows             stream   one entry a closed window or amendment: window = JSON, sketches and all
     score:SERIES        string   the newest anomaly
     series              zset     series -> wall clock of its last window, ms
 
@@ -40,6 +42,9 @@ ANOMALY_DEDUPE_SECONDS = 600
 HOT_SECONDS = 3600
 #: Redis does nothing else meanwhile.
 _APPEND_AT_ONCE = 200
+#: Closed windows of each series, granularity and partition that are kept: the window that begins at t is in slot
+#: t / size mod RECENT, so that a ring whose newest begins at t has every window that begins after t - RECENT * size.
+RECENT = 16
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 10
 
 # KEYS: dedupe key, stream, open incidents. ARGV: body, state, incident id, dedupe seconds, stream length.
@@ -59,6 +64,11 @@ for at = 2, #KEYS do
 end
 """
 
+# KEYS: stream. ARGV: stream length, then a body each.
+_APPEND_ALL = """
+for at = 2, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'window', ARGV[at]) end
+"""
+
 # KEYS: window, series. ARGV: partition, start ms, count, body, seconds, series, now ms.
 _PUT = """
 redis.call('ZADD', KEYS[2], ARGV[7], ARGV[6])
@@ -70,6 +80,23 @@ end
 redis.call('HSET', KEYS[1], ARGV[1] .. ':start', ARGV[2], ARGV[1] .. ':count', ARGV[3], ARGV[1] .. ':body', ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 return 1
+"""
+
+# KEYS: ring. ARGV: seconds, then for each window its field, start ms, count, revision, body.
+_KEEP = """
+for at = 2, #ARGV, 5 do
+  local have = redis.call('HGET', KEYS[1], ARGV[at])
+  local newer = true
+  if have then
+    local start, count, revision = string.match(have, '^(%d+) (%d+) (%d+) ')
+    local later = tonumber(ARGV[at + 1]) - tonumber(start)
+    if later == 0 then later = tonumber(ARGV[at + 2]) - tonumber(count) end
+    if later == 0 then later = tonumber(ARGV[at + 3]) - tonumber(revision) end
+    newer = later >= 0
+  end
+  if newer then redis.call('HSET', KEYS[1], ARGV[at], table.concat(ARGV, ' ', at + 1, at + 4)) end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 
 
@@ -92,6 +119,21 @@ class Stream(NamedTuple):
     length: int
 
 
+class RecentWindow(msgspec.Struct, frozen=True):
+    """A window from a ring; its fields as JSON."""
+
+    start_ms: int
+    size_ms: int
+    partition: int
+    count: int
+    errors: int
+    revision: int
+    fields: dict[str, msgspec.Raw]
+
+
+_recent = msgspec.json.Decoder(RecentWindow).decode
+
+
 class Hot:
     """Everything this project keeps in Redis, under one prefix."""
 
@@ -101,12 +143,15 @@ class Hot:
         self.prefix = f"{PREFIX}{settings.topic_prefix}"
         self.alerts = Stream(f"{self.prefix}alerts", "alert", settings.alert_stream_length)
         self.anomalies = Stream(f"{self.prefix}anomalies", "anomaly", settings.anomaly_stream_length)
+        self.windows = Stream(f"{self.prefix}windows", "window", settings.window_stream_length)
         self.open_incidents = f"{self.prefix}incidents:open"
         self.known_series = f"{self.prefix}series"
         self._now_ms = now_ms
         self._append = client.register_script(_APPEND)
         self._append_new: Any = client.register_script(_APPEND_NEW)
         self._put: Any = client.register_script(_PUT)
+        self._keep: Any = client.register_script(_KEEP)
+        self._append_all: Any = client.register_script(_APPEND_ALL)
 
     async def append_alert(self, alert: Alert) -> str | None:
         """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat.
@@ -147,6 +192,38 @@ class Hot:
         pipe.zremrangebyscore(self.known_series, "-inf", now - 1000 * HOT_SECONDS)
         await pipe.execute()
 
+    async def keep_recent(self, windows: Sequence[AnyWindow]) -> None:
+        """Put closed windows into the rings; an older copy of one changes nothing."""
+        rings: dict[tuple[str, int], dict[tuple[int, int], AnyWindow]] = {}
+        for window in windows:
+            ring = rings.setdefault((series_of(window), window.size_ms), {})
+            slot = (window.partition, window.start_ms // window.size_ms % RECENT)
+            have = ring.get(slot)
+            if have is None or _age(window) >= _age(have):
+                ring[slot] = window
+        pipe = self.client.pipeline(transaction=False)
+        for (series, size), ring in rings.items():
+            await self._keep(keys=[f"{self.prefix}recent:{size}:{series}"], client=pipe, args=[
+                HOT_SECONDS, *(part for (partition, slot), window in ring.items()
+                               for part in (f"{partition}:{slot}", *_age(window), _body(window)))])
+        await pipe.execute()
+
+    async def recent(self, series: Sequence[str], sizes_ms: Sequence[int]) -> list[list[RecentWindow]]:
+        """What the rings of these series hold, for each series, in no order."""
+        pipe = self.client.pipeline(transaction=False)
+        for name in series:
+            for size in sizes_ms:
+                pipe.hvals(f"{self.prefix}recent:{size}:{name}")
+        answers, many = await pipe.execute(), len(sizes_ms)
+        return [[_recent(text.split(" ", 3)[3]) for found in answers[at * many:(at + 1) * many] for text in found]
+                for at in range(len(series))]
+
+    async def append_windows(self, windows: Sequence[AnyWindow]) -> None:
+        """Put windows on their stream, in this order. A window is there again when it is amended, or sent again."""
+        for first in range(0, len(windows), _APPEND_AT_ONCE):
+            await self._append_all(keys=[self.windows.key], args=[
+                self.windows.length, *map(_whole, windows[first:first + _APPEND_AT_ONCE])])
+
     async def put_scores(self, anomalies: Sequence[Anomaly]) -> None:
         """Keep the newest anomaly of every series: when, how high, over which threshold."""
         newest: dict[str, Anomaly] = {}
@@ -178,7 +255,19 @@ class Hot:
 
 
 def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:
-    return (_view(json.loads(text)) for name, text in sorted(windows.items()) if name.endswith(":body"))
+    return (view(json.loads(text)) for name, text in sorted(windows.items()) if name.endswith(":body"))
+
+
+def _age(window: AnyWindow) -> tuple[int, int, int]:
+    """Of two windows in one slot the larger is newer."""
+    return window.start_ms, window.count, window.revision
+
+
+def _whole(window: AnyWindow) -> bytes:
+    """A window as it is on the stream: its body, and whose it is."""
+    subject = {"environment": window.environment, "model": window.model, "version": window.version,
+               "component": window.component}
+    return b"%b,%b" % (msgspec.json.encode(subject)[:-1], _body(window)[1:])
 
 
 def _body(window: AnyWindow) -> bytes:
@@ -189,7 +278,7 @@ def _body(window: AnyWindow) -> bytes:
         "fields": msgspec.Raw(window.fields_json().encode())})
 
 
-def _view(body: dict[str, Any]) -> dict[str, Any]:
+def view(body: dict[str, Any]) -> dict[str, Any]:
     """A window with quantiles in the place of sketches, which are most of its bytes."""
     return body | {"fields": {name: _figures(summary) for name, summary in body["fields"].items()}}
 

@@ -58,10 +58,17 @@ class Sink:
         self.lag: dict[str, int] = {row.name: 0 for row in rows}
         #: What it waits for now; empty while all is well.
         self.last_error = ""
+        metrics.RETRIES.labels(self.name)       # told from the start, as 0
+        for row in rows:
+            metrics.BAD.labels(self.name, row.name)
 
     async def open(self) -> Mapping[str, Write]:
         """Connect to the store; a writer for each topic row's name."""
         raise NotImplementedError
+
+    def wanted(self, topic: str, record: Any) -> bool:
+        """False for a record that need not be read; `topic` is the topic row's name."""
+        return True
 
     async def close(self) -> None:
         """Let the store go. Also called when `open` failed half-way."""
@@ -156,7 +163,7 @@ class Sink:
         row = self.rows[topic]
         parse, found = parser(row.schema), []
         for record in records:
-            if record.value is None:
+            if record.value is None or not self.wanted(row.name, record):
                 continue
             try:
                 found.append(parse(record.value))

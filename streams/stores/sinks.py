@@ -1,4 +1,4 @@
-"""The four sinks. Each has its own consumer group, so that a store that is away holds up nobody else."""
+"""The sinks. Each has its own consumer group, so that a store that is away holds up nobody else."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 
 from schemas.alerts import Alert
 from streams.settings import Settings
 from streams.stores import redis as hot
+from streams.stores.exposition import MODELS, ModelMetrics
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
+from streams.stores.spans import Retention
 from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
+from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
 DROP_EVERY = timedelta(hours=1)
+
+
+def retention(settings: Settings) -> Retention:
+    """How long history is kept."""
+    return Retention(settings.retention_days, settings.window_days)
 
 
 class HistorySink(Sink):
@@ -35,7 +44,7 @@ class HistorySink(Sink):
 
     async def open(self) -> Mapping[str, Write]:
         self._pool = await connect(self.settings)
-        self._history = history = History(self._pool, self.settings.retention_days, self._clock)
+        self._history = history = History(self._pool, retention(self.settings), self._clock)
         return {METRICS.name: history.windows, ANOMALIES.name: history.anomalies, DRIFT_EVENTS.name: history.drift,
                 ALERTS.name: history.alerts, RETRAINING_REQUESTS.name: history.requests}
 
@@ -103,7 +112,7 @@ class AnomalyRelay(RedisSink):
 
 
 class HotView(RedisSink):
-    """The newest windows and anomalies of every series into Redis."""
+    """The newest windows and anomalies of every series into Redis, and windows onto their stream."""
 
     name = "hotview"
 
@@ -112,4 +121,45 @@ class HotView(RedisSink):
 
     async def open(self) -> Mapping[str, Write]:
         store = await self._connect()
-        return {METRICS.name: store.put_windows, ANOMALIES.name: store.put_scores}
+
+        async def windows(found: Sequence[WindowHead]) -> None:
+            await store.put_windows(found)
+            await store.keep_recent(found)
+            await store.append_windows(found)
+
+        return {METRICS.name: windows, ANOMALIES.name: store.put_scores}
+
+
+class Exposition(Sink):
+    """What models do, for Prometheus: windows of the second finest granularity, anomalies, drift and alerts. No store.
+    """
+
+    name = "exposition"
+
+    def __init__(self, settings: Settings, models: ModelMetrics = MODELS) -> None:
+        super().__init__(settings, [METRICS, ANOMALIES, DRIFT_EVENTS, ALERTS])
+        self.models = models
+        models.most = settings.exposed_series
+        sizes = settings.granularities_ms
+        self._size = b"-%d-" % sizes[min(1, len(sizes) - 1)]
+
+    def wanted(self, topic: str, record: Any) -> bool:
+        """Windows of the other granularities are told by their keys, and not read."""
+        return topic != METRICS.name or record.key is None or self._size in record.key[:64]
+
+    async def open(self) -> Mapping[str, Write]:
+        def each(take: Callable[[Any], None]) -> Write:
+            async def write(found: Sequence[Any]) -> None:
+                for one in found:
+                    take(one)
+
+            return write
+
+        return {METRICS.name: each(self.models.window), ANOMALIES.name: each(self.models.anomaly),
+                DRIFT_EVENTS.name: each(self.models.drift), ALERTS.name: each(self.models.alert)}
+
+    async def tend(self) -> None:
+        self.models.prune()
+
+    async def close(self) -> None:
+        """Nothing is held."""

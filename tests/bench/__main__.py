@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import accuracy, latency, multivariate, nab, recovery, scale, throughput, workers
+from tests.bench import accuracy, latency, multivariate, nab, recovery, scale, throughput, windows, workers
 from tests.bench.data import folder
 
 BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
-           "workers": workers.main}
+           "windows": windows.main, "workers": workers.main}
 #: Those that read labelled data.
 WITH_DATA = {"accuracy": accuracy.main, "multivariate": multivariate.main, "nab": nab.main}
 

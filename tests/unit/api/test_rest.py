@@ -27,6 +27,7 @@ from streams.settings import Settings
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.redis import Hot
+from streams.stores.spans import Retention
 
 HOUR = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 3_600_000}
 
@@ -39,7 +40,7 @@ async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settin
 @pytest.fixture
 async def history(settings: Settings) -> AsyncIterator[History]:
     pool = await connect(settings)
-    yield History(pool, 30)
+    yield History(pool, Retention(30))
     await pool.close()
 
 
@@ -152,7 +153,7 @@ async def test_a_long_series_comes_in_parts_that_join(api: Gateway, history: His
                            for version in ("3", "4")])
     found, start = [], DAY
     while start is not None:
-        part = await api.get("/api/metrics", **HOUR | {"from": start}, limit=3)
+        part = await api.get("/api/metrics", **HOUR | {"from": start}, granularity_ms=60_000, limit=3)
         assert 0 < len(part["windows"]) <= 3
         found += [(w["start_ms"], w["version"], w["count"]) for w in part["windows"]]
         start = part["next_from_ms"]

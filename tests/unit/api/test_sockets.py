@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores_world import Gateway, an_alert, an_anomaly, eventually, gateway, opened, world
+from stores_world import Gateway, a_window, an_alert, an_anomaly, eventually, gateway, opened, world
 from websockets.exceptions import InvalidStatus
 
 from streams.settings import Settings
@@ -164,3 +164,31 @@ async def test_anomalies_have_a_socket_of_their_own(settings: Settings, hot: Hot
         found = [await line.next() for _ in range(2)]
         assert [(message["type"], message["anomaly"]["anomaly_id"]) for message in found] == [
             ("anomaly", "anomaly-2"), ("anomaly", "anomaly-4")]
+
+
+async def test_windows_have_a_socket_with_figures_and_filters(settings: Settings, hot: Hot) -> None:
+    def sent(count: int) -> list[Any]:
+        return [a_window(size_ms=size, count=count, version=version) for size in (1_000, 60_000)
+                for version in ("3", "4")]
+
+    await hot.append_windows(sent(2))
+    async with (gateway(settings) as running,
+                running.socket("windows", last_id=0, granularity_ms=60_000, version="4") as line):
+        assert (await line.next())["type"] == "hello"
+        first = await line.next()
+
+        async def there() -> bool:
+            return len(running.app.state.feeds["window"].subscribers) == 1
+
+        await eventually(there, "subscribed")
+        await hot.append_windows(sent(5))
+        second = await line.next()
+        seen = [message["window"] for message in (first, second)]
+        assert [(w["size_ms"], w["version"], w["count"]) for w in seen] == [(60_000, "4", 2), (60_000, "4", 5)]
+        latency = second["window"]["fields"]["latency_ms"]
+        assert "sketch" not in latency
+        assert latency["p50"] == pytest.approx(20.0, rel=0.0101)
+    async with gateway(settings) as running:
+        with pytest.raises(InvalidStatus, match="400"):
+            async with running.socket("windows", granularity_ms="minute"):
+                pass

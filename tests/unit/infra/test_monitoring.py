@@ -14,11 +14,19 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from dashboards.grafana.boards import BOARDS as BUILT
+from dashboards.grafana.parts import text as json_of
+from streams.stores.exposition import MODELS
+
 ROOT = Path(__file__).resolve().parents[3]
 PROMETHEUS = ROOT / "infra/prometheus"
 BOARDS = sorted((ROOT / "dashboards/grafana/boards").glob("*.json"))
-RULES = [rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
-NAME = re.compile(r"\b(?:streamgauge|gateway|sink)_[a-z_]+")
+RULE_FILES = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["rule_files"]
+ALL_RULES = [rule for name in RULE_FILES for group in yaml.safe_load((PROMETHEUS / name).read_text())["groups"]
+             for rule in group["rules"]]
+RULES = [rule for rule in ALL_RULES if "alert" in rule]
+RECORDED = {rule["record"]: rule["expr"] for rule in ALL_RULES if "record" in rule}
+NAME = re.compile(r"\b(?:streamgauge|gateway|sink)_[a-z_]+|\b(?:model|version):[a-z_]+:[a-z0-9_]+")
 LABELS = re.compile(r"(?:by|without|on) ?\(([a-z_, ]+)\)")
 #: Prometheus' own labels, and those of its client's built-in metrics.
 COMMON = {"job", "instance", "le"}
@@ -29,6 +37,11 @@ def exported() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for module in ("agents.worker", "dashboards.api.server"):
         importlib.import_module(module)         # registers its metrics
+    for family in MODELS.describe():
+        endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        found |= {family.name + ending: set(family._labelnames) for ending in endings}
+    for name, expr in RECORDED.items():
+        found[name] = {label.strip() for label in re.findall(r"by \(([a-z, ]+)\)", expr)[0].split(",")} - {"le"}
     for collector in REGISTRY._collector_to_names:
         name, labels = getattr(collector, "_name", ""), getattr(collector, "_labelnames", ())
         if NAME.fullmatch(name):
@@ -45,6 +58,7 @@ def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
 def expressions() -> list[tuple[str, str, str]]:
     """(where, PromQL, text that shows labels) of rules and panels."""
     found = [(rule["alert"], rule["expr"], " ".join(rule["annotations"].values())) for rule in RULES]
+    found += [(name, expr, "") for name, expr in RECORDED.items()]
     for path in BOARDS:
         for panel in panels(json.loads(path.read_text())):
             found += [(panel["title"], target["expr"], target.get("legendFormat", ""))
@@ -97,8 +111,14 @@ def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
-def test_the_rules_fire_when_they_must_and_not_before() -> None:
-    promtool("test", "rules", Path(__file__).parent / "alerts.test.yml")
+@pytest.mark.parametrize("name", RULE_FILES)
+def test_prometheus_takes_each_file_of_rules(name: str) -> None:
+    promtool("check", "rules", PROMETHEUS / name)
+
+
+@pytest.mark.parametrize("name", ["alerts", "models"])
+def test_the_rules_fire_when_they_must_and_not_before(name: str) -> None:
+    promtool("test", "rules", Path(__file__).parent / f"{name}.test.yml")
 
 
 # -- Grafana -----------------------------------------------------------------------------------------------------------
@@ -111,6 +131,18 @@ def test_boards_use_data_sources_that_are_provisioned() -> None:
         for panel in panels(json.loads(path.read_text())):
             for used in [panel.get("datasource"), *(target["datasource"] for target in panel.get("targets", []))]:
                 assert used is None or known[used["uid"]] == used["type"]
+
+
+def test_boards_are_those_that_the_code_builds() -> None:
+    built = {name: json_of(board) for name, board in BUILT.items()}
+    assert {path.stem: path.read_text() for path in BOARDS} == built, "run `python -m dashboards.grafana`"
+
+
+def test_boards_use_the_variables_that_they_have() -> None:
+    for board in BUILT.values():
+        names = {variable["name"] for variable in board["templating"]["list"]}
+        used = set(re.findall(r"\$\{?(?!__)([a-z_]+)", json.dumps(board["panels"])))
+        assert used <= names, board["title"]
 
 
 def test_boards_overlap_nowhere_and_have_unique_ids() -> None:

@@ -16,6 +16,8 @@ from stores_world import DAY, a_drift, a_request, a_window, an_alert, an_anomaly
 from streams.settings import Settings
 from streams.stores.history import History, jsonb
 from streams.stores.postgres import REFUSED, connect, moment
+from streams.stores.sinks import retention
+from streams.stores.spans import Retention, span
 
 DAYS_MS = 86_400_000
 
@@ -42,7 +44,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def history(pool: asyncpg.Pool, clock: Clock) -> History:
-    return History(pool, 30, clock)
+    return History(pool, Retention(30, {1_000: 2}), clock)
 
 
 async def rows(pool: asyncpg.Pool, query: str) -> list[tuple[Any, ...]]:
@@ -67,8 +69,42 @@ async def test_a_window_gives_way_to_a_larger_count_only(pool: asyncpg.Pool, his
 async def test_windows_of_several_days_partitions_and_sizes_are_apart(pool: asyncpg.Pool, history: History) -> None:
     await history.windows([a_window(DAY), a_window(DAY + DAYS_MS), a_window(DAY, partition=1),
                            a_window(DAY, size_ms=1_000), a_window(DAY - 1_000, size_ms=1_000)])
-    assert await partitions(pool) == ["metric_windows_20260430", "metric_windows_20260501", "metric_windows_20260502"]
+    assert await partitions(pool) == ["metric_windows_1000_20260430", "metric_windows_1000_20260501",
+                                      "metric_windows_60000_20260501", "metric_windows_60000_20260502"]
     assert await rows(pool, "SELECT count(*) FROM metric_windows") == [(5,)]
+
+
+async def test_of_one_count_the_later_revision_is_newer(pool: asyncpg.Pool, history: History) -> None:
+    await history.windows([a_window(count=5, revision=2, errors=2)])
+    await history.windows([a_window(count=5, revision=1, errors=1)])
+    assert await rows(pool, "SELECT errors, revision FROM metric_windows") == [(2, 2)]
+
+
+async def test_long_windows_share_a_partition_and_short_ones_go_first(pool: asyncpg.Pool, history: History,
+                                                                     clock: Clock) -> None:
+    begin = 1_776_902_400_000 - 1_776_902_400_000 % (32 * DAYS_MS)      # of 32 days from 1970 on
+    await history.windows([a_window(begin, size_ms=3_600_000), a_window(begin + 31 * DAYS_MS, size_ms=3_600_000),
+                           a_window(begin + 31 * DAYS_MS, size_ms=1_000)])
+    assert span(3_600_000, moment(begin)) == span(3_600_000, moment(begin + 32 * DAYS_MS - 1))
+    assert len(await partitions(pool)) == 2
+    clock.now = moment(begin + 34 * DAYS_MS)
+    await history.drop_old()
+    assert [name.split("_")[2] for name in await partitions(pool)] == ["3600000"]
+
+
+async def test_each_series_is_noted_with_its_first_and_last_window(pool: asyncpg.Pool, history: History,
+                                                                   clock: Clock) -> None:
+    await history.windows([a_window(DAY + 60_000), a_window(DAY), a_window(DAY, version="4", partition=1)])
+    await history.windows([a_window(DAY - 60_000), a_window(DAY, size_ms=1_000)])
+    found = "SELECT version, partition, size_ms, first_at, end_at FROM metric_series ORDER BY 1, 2, 3"
+    assert await rows(pool, found) == [
+        ("3", 0, 1_000, moment(DAY), moment(DAY + 1_000)),
+        ("3", 0, 60_000, moment(DAY - 60_000), moment(DAY + 120_000)),
+        ("4", 1, 60_000, moment(DAY), moment(DAY + 60_000))]
+    await pool.execute("UPDATE metric_series SET written_at = end_at")
+    clock.now = moment(DAY + 10 * DAYS_MS)
+    await history.drop_old()
+    assert {row[2] for row in await rows(pool, found)} == {60_000}
 
 
 async def test_everything_else_is_written_once_by_its_id(pool: asyncpg.Pool, history: History) -> None:
@@ -103,7 +139,7 @@ async def test_days_past_the_retention_go_and_others_stay(pool: asyncpg.Pool, hi
     assert len(await partitions(pool)) == 2
     clock.now = moment(DAY + 31 * DAYS_MS + 1)
     await history.drop_old()
-    assert await partitions(pool) == ["metric_windows_20260521"]
+    assert await partitions(pool) == ["metric_windows_60000_20260521"]
     assert await rows(pool, "SELECT anomaly_id FROM anomalies") == [("anomaly-2",)]
 
 
@@ -128,7 +164,7 @@ async def test_a_day_that_another_process_dropped_is_made_again(pool: asyncpg.Po
     await history.windows([a_window(DAY)])
     other = Clock()
     other.now = moment(DAY + 40 * DAYS_MS)
-    await History(pool, 30, other).drop_old()
+    await History(pool, Retention(30), other).drop_old()
     assert await partitions(pool) == []
     await history.windows([a_window(DAY, count=9)])
     assert await rows(pool, "SELECT count FROM metric_windows") == [(9,)]
@@ -145,7 +181,7 @@ async def test_an_incident_goes_as_a_whole_and_only_when_it_is_over(pool: asyncp
 
 
 async def test_a_retention_of_for_ever_drops_nothing(pool: asyncpg.Pool, clock: Clock) -> None:
-    await History(pool, 10**12, clock).drop_old()
+    await History(pool, Retention(10**12), clock).drop_old()
 
 
 @pytest.mark.parametrize("window", [msgspec.structs.replace(a_window(), count=2**63), a_window(errors=2**63),
@@ -170,3 +206,13 @@ async def test_an_id_with_a_nul_is_refused_and_a_text_with_one_is_kept(pool: asy
 @pytest.mark.parametrize("text", ["\x00", "\x00\x00", "\\u0000", "\\\x00", "\\\\\x00\\u0000\x00", "u0000"])
 def test_only_the_character_itself_is_replaced(text: str) -> None:
     assert json.loads(jsonb(json.dumps([text]))) == [text.replace("\x00", "\ufffd")]
+
+
+def test_retention_is_set_by_granularity() -> None:
+    found = retention(Settings(window_retention="1000:2,60000:90", retention_days=30))
+    assert [found.of(size).days for size in (1_000, 10_000, 60_000)] == [2, 30, 90]
+    assert found.of_messages.days == 30
+    assert retention(Settings(window_retention="")).of(1_000).days == 30
+    for bad in ("1000", "1000:0", "0:5", "1000:2,", "1000:2;60000:3", "a:b", "1000:-2"):
+        with pytest.raises(ValueError, match="MILLISECONDS:DAYS"):
+            Settings(window_retention=bad)

@@ -12,7 +12,7 @@ from stores_world import DAY, SUBJECT, a_window, an_alert, an_anomaly, opened, s
 from streams.settings import Settings
 from streams.windows.record import read_window, write_window
 from streams.stores import redis
-from streams.stores.redis import HOT_SECONDS, Hot
+from streams.stores.redis import HOT_SECONDS, RECENT, Hot
 
 SERIES = "prod|churn|3|model"
 
@@ -145,3 +145,28 @@ async def test_anomalies_are_appended_once_by_their_ids_in_order(hot: Hot) -> No
     found = [json.loads(entry["anomaly"])["anomaly_id"] for _, entry in await hot.client.xrange(hot.anomalies.key)]
     assert found == [f"anomaly-{number}" for number in (3, 1, 2, *range(10, 700))]
     assert await on_stream(hot) == []
+
+
+async def test_a_ring_holds_the_last_windows_and_the_newer_copy_of_each(hot: Hot) -> None:
+    windows = [a_window(DAY + 60_000 * number, number + 1, partition) for number in range(RECENT + 4)
+               for partition in (0, 1)]
+    await hot.keep_recent(windows[:20])
+    await hot.keep_recent(windows[10:])
+    await hot.keep_recent([a_window(DAY + 60_000 * (RECENT + 3), 99), a_window(DAY + 60_000 * (RECENT + 2), 1),
+                           a_window(DAY, 500), a_window(DAY + 60_000 * (RECENT + 1), RECENT + 2, revision=3, errors=1)])
+    (ring,) = await hot.recent(["prod|churn|3|model"], [60_000, 1_000])
+    of_first = {(found.start_ms - DAY) // 60_000: (found.count, found.revision) for found in ring
+                if found.partition == 0}
+    assert of_first == {number: (number + 1, 0) for number in range(4, RECENT + 4)} | {
+        RECENT + 3: (99, 0), RECENT + 1: (RECENT + 2, 3)}
+    assert len(ring) == 2 * RECENT
+    assert set(json.loads(bytes(ring[0].fields["latency_ms"]))) >= {"count", "sketch"}
+    assert await hot.recent(["prod|none|3|model"], [60_000]) == [[]]
+
+
+async def test_windows_are_on_their_stream_each_time_they_are_sent(hot: Hot) -> None:
+    await hot.append_windows([a_window(count=2), a_window(count=3)])
+    entries = await hot.client.xrange(hot.windows.key)
+    bodies = [json.loads(entry[1]["window"]) for entry in entries]
+    assert [(body["model"], body["version"], body["size_ms"], body["count"]) for body in bodies] == [
+        ("churn", "3", 60_000, 2), ("churn", "3", 60_000, 3)]

@@ -15,6 +15,7 @@ from stores_world import database
 from infra.migrations import FOLDER
 from streams.settings import Settings
 from streams.stores.postgres import MigrationError, epoch_ms, migrate, migrations, moment
+from streams.stores.spans import span
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -94,3 +95,33 @@ def test_the_wheel_has_the_sql_files_and_the_pages(tmp_path: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = [*FOLDER.glob("*.sql"), *(ROOT / "dashboards/api/static").iterdir()]
     assert {str(path.relative_to(ROOT)) for path in wanted} <= held
+
+
+async def test_windows_of_the_older_shape_are_carried_over(settings: Settings, tmp_path: Path) -> None:
+    for path in sorted(FOLDER.glob("000[12]_*.sql")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    await migrate(settings, tmp_path)
+    connection = await asyncpg.connect(settings.database_url.get_secret_value())
+    try:
+        await connection.execute("""
+            CREATE TABLE metric_windows_20260501 PARTITION OF metric_windows
+                FOR VALUES FROM ('2026-05-01T00:00:00Z') TO ('2026-05-02T00:00:00Z');
+            CREATE TABLE metric_windows_20260502 PARTITION OF metric_windows
+                FOR VALUES FROM ('2026-05-02T00:00:00Z') TO ('2026-05-03T00:00:00Z');
+            INSERT INTO window_days VALUES ('2026-05-01', '2026-05-03Z'), ('2026-05-02', '2026-05-04Z');
+            INSERT INTO metric_windows
+            SELECT 'w-' || size || '-' || at, at, size, 'prod', 'churn', '3', 'model', 0, 5, 1, 0, '{}'
+            FROM unnest(ARRAY[1000, 60000, 3600000]) size,
+                 generate_series('2026-05-01T10:00Z'::timestamptz, '2026-05-02T10:00Z', interval '1 hour') at""")
+        await migrate(settings, FOLDER)
+        kept = await connection.fetch("SELECT size_ms, count(*) AS n, sum(count) AS events, count(DISTINCT tableoid) "
+                                      "AS tables FROM metric_windows GROUP BY 1 ORDER BY 1")
+        assert [tuple(row) for row in kept] == [(1_000, 25, 125, 2), (60_000, 25, 125, 2), (3_600_000, 25, 125, 1)]
+        spans = await connection.fetch("SELECT size_ms, begin_at, written_at FROM window_spans ORDER BY 1, 2")
+        assert {span(row["size_ms"], row["begin_at"]).begin_at for row in spans} == {row["begin_at"] for row in spans}
+        assert len(spans) == 5
+        series = await connection.fetch("SELECT size_ms, first_at, end_at FROM metric_series ORDER BY 1")
+        assert [(row["size_ms"], (row["end_at"] - row["first_at"]).total_seconds()) for row in series] == [
+            (1_000, 86_401), (60_000, 86_460), (3_600_000, 90_000)]
+    finally:
+        await connection.close()

@@ -1,0 +1,1 @@
+"""OpenTelemetry in: metrics from a topic of the collector's Kafka exporter, as telemetry. See docs/opentelemetry.md."""

@@ -1,0 +1,65 @@
+"""Windows into points for people: those of a group and a step merged, sketches turned into quantiles."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dashboards.api.asking.join import Part
+from dashboards.api.asking.question import Question, label
+from dashboards.api.asking.summary import Summary, merged, merged_sketch, quantiles
+
+Row = dict[str, Any]
+#: Windows merged, by group and step.
+Groups = dict[tuple[int, tuple[str, ...]], list[Part]]
+
+
+def points(parts: Iterable[Part], question: Question, known_to_ms: int) -> list[Row]:
+    """A point for each step and group, in this order.
+
+    `open`: its step reaches beyond what is known, so that more may come. With one field, its figures are under `value`
+    (null where no window has it); with several or all, under `fields`.
+    """
+    groups: Groups = defaultdict(list)
+    for part in parts:
+        group = tuple(getattr(part.line, key) for key in question.group_by)
+        groups[part.start_ms - part.start_ms % question.step_ms, group].append(part)
+    return [point(start, group, found, question, max(1, min(question.step_ms, known_to_ms - start)))
+            | {"open": start + question.step_ms > known_to_ms}
+            for (start, group), found in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question: Question,
+          span_ms: int) -> Row:
+    """Windows as one point; `span_ms` is how much of its step is known."""
+    count, errors = sum(part.count for part in parts), sum(part.errors for part in parts)
+    found: Row = {"start_ms": start_ms, **dict(zip(question.group_by, group, strict=True)), "count": count,
+                  "errors": errors, "error_rate": errors / count if count else None,
+                  "events_per_s": count / span_ms * 1000,
+                  "partitions": len({part.line.partition for part in parts})}
+    if question.no_fields:
+        return found
+    of_fields = summaries(parts)
+    if len(question.fields) == 1:
+        (field,) = question.fields
+        return found | {"value": figures(of_fields[field], question) if field in of_fields else None}
+    return found | {"fields": {name: figures(several, question) for name, several in of_fields.items()}}
+
+
+def summaries(parts: Iterable[Part]) -> dict[str, list[Summary]]:
+    """The summaries of each field, by name."""
+    found: dict[str, list[Summary]] = defaultdict(list)
+    for part in parts:
+        for name, summary in part.fields.items():
+            found[name].append(summary)
+    return dict(sorted(found.items()))
+
+
+def figures(found: Sequence[Summary], question: Question) -> Row:
+    """The statistics and quantiles (within 1%) that are asked for. null where nothing is known."""
+    whole = merged(found)
+    shown: Row = {name: getattr(whole, name) for name in question.statistics}
+    if question.quantiles:
+        shown |= zip(map(label, question.quantiles), quantiles(merged_sketch(found), question.quantiles), strict=True)
+    return shown

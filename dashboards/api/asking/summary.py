@@ -1,0 +1,92 @@
+"""Summaries of a field as they are read, merged and shown. Sketches stay text until somebody needs them: they are most
+of it, and a list of small lists for each would keep Python's collector busier than everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import reduce
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.windows.sketch import bucket_value
+
+#: (k, 2): codes, ascending, and counts.
+Sketch = NDArray[np.int64]
+
+
+class Summary(msgspec.Struct, frozen=True, gc=False):
+    """See `schemas.windows.Summary`. `sketch` is JSON."""
+
+    count: int
+    missing: int = 0
+    sum: float = 0.0
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    m2: float = 0.0
+    sketch: msgspec.Raw = msgspec.Raw(b"[]")
+
+    @property
+    def std(self) -> float | None:
+        """Of the values as a sample; None of fewer than two."""
+        return math.sqrt(self.m2 / (self.count - 1)) if self.mean is not None and self.count > 1 else None
+
+
+def merged(found: Sequence[Summary]) -> Summary:
+    """All but their sketches as one, in this order; see `merged_sketch`.
+
+    Source: Chan, Golub, LeVeque, Stanford STAN-CS-79-773 (1979), for mean and m2. Deviations: none.
+    """
+    return reduce(_merge, found)
+
+
+def _merge(a: Summary, b: Summary) -> Summary:
+    count, missing, total = a.count + b.count, a.missing + b.missing, a.sum + b.sum
+    if a.mean is None or b.mean is None:
+        one = b if a.mean is None else a
+        return Summary(count, missing, total, one.min, one.max, one.mean, one.m2)
+    assert a.min is not None and a.max is not None and b.min is not None and b.max is not None
+    step = b.mean - a.mean
+    return Summary(count, missing, total, min(a.min, b.min), max(a.max, b.max), a.mean + step * b.count / count,
+                   a.m2 + b.m2 + step * step * a.count * b.count / count)
+
+
+def sketch_of(found: Summary) -> Sketch:
+    """Its sketch as numbers: `[[code, count], ...]` without the brackets is one list."""
+    flat = bytes(found.sketch).translate(None, b"[] ")
+    return np.fromstring(flat, np.int64, sep=",").reshape(-1, 2) if flat else np.empty((0, 2), np.int64)
+
+
+def merged_sketch(found: Iterable[Summary]) -> Sketch:
+    """Sketches as one: counts of the same code add up."""
+    sketches = [sketch_of(one) for one in found]
+    if len(sketches) == 1:
+        return sketches[0]
+    both = np.concatenate(sketches)
+    codes, where = np.unique(both[:, 0], return_inverse=True)
+    counts = np.zeros(len(codes), np.int64)
+    np.add.at(counts, where, both[:, 1])
+    return np.stack((codes, counts), axis=1)
+
+
+def quantiles(sketch: Sketch, qs: Sequence[float]) -> list[float | None]:
+    """Values at ranks floor(q * (n - 1)), each within 1%; the same as `streams.windows.sketch.quantile`."""
+    seen = np.cumsum(sketch[:, 1])
+    if not len(seen) or not seen[-1]:
+        return [None] * len(qs)
+    ranks = [math.floor(q * (int(seen[-1]) - 1)) for q in qs]
+    return [bucket_value(int(code)) for code in sketch[np.searchsorted(seen, ranks, side="right"), 0]]
+
+
+def distance(one: Sketch, two: Sketch) -> float:
+    """The Kolmogorov-Smirnov distance (0 to 1): sup |F - G| over the buckets' upper ends.
+
+    Exact but for values that share a bucket (within 1%). Both have values.
+    """
+    codes = np.union1d(one[:, 0], two[:, 0])
+    reached = [np.concatenate(([0], np.cumsum(sketch[:, 1]) / sketch[:, 1].sum()))[
+        np.searchsorted(sketch[:, 0], codes, side="right")] for sketch in (one, two)]
+    return float(np.abs(reached[0] - reached[1]).max())
