@@ -78,6 +78,8 @@ class Settings(BaseSettings):
         1_000, description="Milliseconds; the windows that drift detection reads")
     drift_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         1e-5, description="False-alarm bound of a drift detector")
+    drift_false_alarms_per_day: Annotated[float, Field(gt=0.0)] = Field(
+        0.01, description="False drift alarms that a component of a model may give in a day of event time")
     anomaly_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.05, description="Share of anomalous events above which an alert opens")
     error_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(

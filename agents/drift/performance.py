@@ -4,6 +4,10 @@ For classes the error of a label is 0 or 1; for numbers it is the distance. Labe
 `least_labels`, and watched as the statistics of windows are; a new version starts on the incumbent's reference. A slice
 is one value of a segment key, over all versions.
 
+Errors of classes are also read one by one, by a bank of likelihood ratios: it finds a rise sooner than points can, be it
+a large one within a few labels or one too small for a point to show. Its allowance is the budget of false alarms, per
+component and day of event time, in equal parts for the slices there are (alpha spending).
+
 A record that is read again is passed over by its offset. A label that its producer sends twice, in two records, counts
 twice: to know them all by event_id would take more memory than what it guards against.
 """
@@ -12,10 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.message import UNIT, make_event
 from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect
 from agents.drift.reading import LARGEST
@@ -29,6 +34,9 @@ FIELD = "error"
 VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
 #: Versions that a point of a slice remembers.
 _MOST_VERSIONS = 8
+#: A rise of errors that is smaller matters to nobody; and the most false alarms allowed a label, however few come.
+LEAST_RISE, MOST_RATE = 0.02, 1e-3
+DAY_MS = 86_400_000
 
 
 class Labels(msgspec.Struct, array_like=True):
@@ -45,7 +53,7 @@ class Labels(msgspec.Struct, array_like=True):
 
     def add(self, error: float, label: Feedback, watch: Watch) -> None:
         """Take in one error (Welford)."""
-        begun = label.ts if label.predicted_at is None else min(label.predicted_at, label.ts)
+        begun = begun_ms(label)
         self.start_ms = min(self.start_ms, begun) if self.n else begun
         self.end_ms = max(self.end_ms, label.ts)
         self.n += 1
@@ -64,6 +72,11 @@ class Labels(msgspec.Struct, array_like=True):
         return Point(self.start_ms, self.end_ms, 1, self.n, self.mean, self.m2 / self.n, watched=watched)
 
 
+def begun_ms(label: Feedback) -> int:
+    """When the prediction was made, as far as is known."""
+    return label.ts if label.predicted_at is None else min(label.predicted_at, label.ts)
+
+
 class SliceState(msgspec.Struct, array_like=True):
     """A slice as written."""
 
@@ -72,6 +85,8 @@ class SliceState(msgspec.Struct, array_like=True):
     events: int
     labels: Labels
     watch: WatchState
+    bank: bytes = b""
+    since_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +98,29 @@ class Slice:
     labels: Labels
     seen_ms: int = 0
     events: int = 0
+    bank: Likelihood = field(default_factory=Likelihood)
+    since_ms: int = 0
+
+    def risen(self, error: float, label: Feedback, allowed_per_day: float) -> Change | None:
+        """Give one error of a class to the bank; a change, if it makes a rise certain that matters.
+
+        The bank keeps away from errors of a drift under way, and begins anew with the watch's reference.
+        """
+        watch, bank = self.watch, self.bank
+        if watch.state.direction:
+            return None
+        if not bank.n or (watch.state.reference is None and not watch.state.warm):
+            self.bank = bank = Likelihood()
+            self.since_ms = label.ts
+        elapsed = max(1_000, self.seen_ms - self.since_ms)
+        bank.rate = min(MOST_RATE, allowed_per_day * elapsed / DAY_MS / max(1, bank.n))
+        if not bank.update_at(error, begun_ms(label)):
+            return None
+        rise, change = bank.rise(), None
+        if rise.after - rise.before >= LEAST_RISE:
+            change = watch.risen(rise, label.ts, max(1, rise.n // 20))
+        bank.calm()
+        return change
 
 
 Slices = dict[str, Slice]
@@ -99,7 +137,8 @@ class Codec:
 
     def encode(self, key: str, state: Slices) -> bytes:
         return msgspec.msgpack.encode({name: SliceState(one.numeric, one.seen_ms, one.events, one.labels,
-                                                        one.watch.snapshot()) for name, one in state.items()})
+                                                        one.watch.snapshot(), one.bank.encode(), one.since_ms)
+                                       for name, one in state.items()})
 
     def decode(self, key: str, data: bytes) -> Slices:
         """Raises ValueError if the bytes are damaged."""
@@ -107,8 +146,14 @@ class Codec:
             kept = msgspec.msgpack.decode(data, type=dict[str, SliceState])
         except msgspec.MsgspecError as error:
             raise ValueError(f"drift state of late labels is damaged: {error}") from None
-        return {name: Slice(one.numeric, Watch(_effect(one.numeric), self.delta, one.watch), one.labels, one.seen_ms,
-                            one.events) for name, one in kept.items()}
+        return {name: self._slice(one) for name, one in kept.items()}
+
+    def _slice(self, kept: SliceState) -> Slice:
+        bank = Likelihood()
+        if kept.bank:
+            bank.restore(kept.bank)
+        return Slice(kept.numeric, Watch(_effect(kept.numeric), self.delta, kept.watch), kept.labels, kept.seen_ms,
+                     kept.events, bank, kept.since_ms)
 
 
 class PerformanceEngine:
@@ -140,12 +185,13 @@ class PerformanceEngine:
             found.seen_ms = max(found.seen_ms, label.ts)
             found.events += 1
             found.labels.add(error, label, found.watch)
-            if found.labels.n < self.options.least_labels:
-                continue
-            labels, found.labels = found.labels, Labels()
-            change = found.watch.add(labels.point())
+            versions = found.labels.versions
+            change = None if numeric else found.risen(error, label, self.options.budget_per_day / len(slices))
+            if change is None and found.labels.n >= self.options.least_labels:
+                labels, found.labels = found.labels, Labels()
+                change = found.watch.add(labels.point())
             if change is not None:
-                yield self._event(label, field, change, labels.versions, numeric, partition)
+                yield self._event(label, field, change, versions, numeric, partition)
 
     def _event(self, label: Feedback, field: str, change: Change, versions: list[str], numeric: bool,
                partition: int) -> DriftEvent:

@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from agents.drift.detectors.likelihood import Rise
 from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
 from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
@@ -77,7 +78,10 @@ class Step(msgspec.Struct, array_like=True, frozen=True):
 
 
 class WatchState(msgspec.Struct, array_like=True):
-    """All that a watch remembers. `direction` is 0 while stable, else where the drift went."""
+    """All that a watch remembers. `direction` is 0 while stable, else where the drift went.
+
+    `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
+    """
 
     reference: Reference | None = None
     inherited: bool = False
@@ -97,6 +101,7 @@ class WatchState(msgspec.Struct, array_like=True):
     occurred_ms: int = 0
     complete: int = 0
     past: Past = msgspec.field(default_factory=Past)
+    least: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -251,11 +256,24 @@ class Watch:
         return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw,
                            self.memory.onset_ms(point.start_ms), round(1 / SLOW) * point.windows, "adwin")
 
+    def risen(self, rise: Rise, end_ms: int, windows: int) -> Change | None:
+        """A rise that a detector of single values is sure of; None if the watch cannot judge it, or knows of it."""
+        state, reference = self.state, self.state.reference
+        if reference is None or not self.ready or state.direction:
+            return None
+        reference = msgspec.structs.replace(reference, n=max(reference.n, rise.reference_n), mean=rise.before,
+                                            raw_mean=rise.before)
+        state.reference = reference
+        point = Point(rise.at, end_ms, windows, max(1, rise.n), rise.after, 0.0)
+        change = self._drift(point, reference, 1, rise.after, rise.after, rise.at, windows, "likelihood")
+        state.least = min(self._least(reference, 1), rise.after - rise.before)
+        return change
+
     def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset_ms: int,
                windows: int, detector: str) -> Change:
         state = self.state
         state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset_ms
-        state.warm = []
+        state.warm, state.least = [], 0.0
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
         name = "incumbent" if state.inherited else detector
         return self._change("drifted", point, reference, watched, raw, onset_ms, windows, name, large)
@@ -263,7 +281,8 @@ class Watch:
     # -- drifted ------------------------------------------------------------------------------------
 
     def _while_drifted(self, point: Point, reference: Reference) -> Change | None:
-        state, error, least = self.state, reference.error(point.n), self._least(reference, self.state.direction)
+        state, error = self.state, reference.error(point.n)
+        least = state.least or self._least(reference, state.direction)
         state.seen += 1
         by = state.direction * (point.watched - reference.mean)
         state.back = max(0.0, state.back + max(-STEP_MOST, min(STEP_MOST, (least / 2 - by) / error)))

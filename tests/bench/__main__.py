@@ -9,18 +9,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import latency, recovery, scale, throughput, workers
+from tests.bench import drift, latency, recovery, scale, throughput, workers
 
-BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
-           "workers": workers.main}
+BENCHES = {"drift": drift.main, "latency": latency.main, "recovery": recovery.main, "scale": scale.main,
+           "throughput": throughput.main, "workers": workers.main}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--quick", action="store_true", help="a small load, to see that it runs; figures mean little")
+    parser.add_argument("--data", metavar="DIR", help="folder of the drift streams")
     chosen = parser.parse_args()
-    print(json.dumps(BENCHES[chosen.name](quick=chosen.quick)))
+    more = {"data": chosen.data} if chosen.name == "drift" else {}
+    print(json.dumps(BENCHES[chosen.name](quick=chosen.quick, **more)))
 
 
 if __name__ == "__main__":
