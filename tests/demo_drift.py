@@ -1,4 +1,4 @@
-"""The demo fleet through the cores of aggregation, drift and retraining, without a broker: what came of each incident."""
+"""The demo fleet through the cores of aggregation, drift and retraining: no broker; what came of each incident."""
 
 from __future__ import annotations
 

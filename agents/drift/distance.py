@@ -87,6 +87,31 @@ def kolmogorov_smirnov(before: Sketch, after: Sketch) -> Test:
     return Test(distance, float(kolmogorov(distance * math.sqrt(n * m / (n + m)))))
 
 
+def on_edges_of(coarse_one: Sketch, other: Sketch) -> float:
+    """The largest distance of two distribution functions, at the edges of the first, coarse one's buckets."""
+    n, m = _size(coarse_one), _size(other)
+    below, seen, at, most = 0, 0, 0, 0.0
+    for code, count in coarse_one:
+        seen += count
+        while at < len(other) and other[at][0] <= code:
+            below += other[at][1]
+            at += 1
+        most = max(most, abs(seen / n - below / m))
+    return most
+
+
+def moved_to(edges: Sketch, sketch: Sketch) -> list[tuple[int, int]]:
+    """A sketch in the wider buckets of another; values above all of them stay where they are."""
+    counts: dict[int, int] = {}
+    at = 0
+    for code, count in sketch:
+        while at < len(edges) and edges[at][0] < code:
+            at += 1
+        place = edges[at][0] if at < len(edges) else code
+        counts[place] = counts.get(place, 0) + count
+    return sorted(counts.items())
+
+
 def wasserstein(before: Sketch, after: Sketch) -> float:
     """The mean way that values went (first Wasserstein distance), in the field's unit."""
     values, p, q = _aligned(before, after)

@@ -4,9 +4,9 @@ For classes the error of a label is 0 or 1; for numbers it is the distance. Labe
 `least_labels`, and watched as the statistics of windows are; a new version starts on the incumbent's reference. A slice
 is one value of a segment key, over all versions.
 
-Errors of classes are also read one by one, by a bank of likelihood ratios: it finds a rise sooner than points can, be it
-a large one within a few labels or one too small for a point to show. Its allowance is the budget of false alarms, per
-component and day of event time, in equal parts for the slices there are (alpha spending).
+Errors of classes are also read one by one, by a bank of likelihood ratios: it finds a rise sooner than points can, be
+it a large one within a few labels or one too small for a point to show. Its allowance is the budget of false alarms,
+per component and day of event time, in equal parts for the slices there are (alpha spending).
 
 A record that is read again is passed over by its offset. A label that its producer sends twice, in two records, counts
 twice: to know them all by event_id would take more memory than what it guards against.
@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from agents.drift.budget import DAY_MS, height
+from agents.drift.cause import judge
 from agents.drift.detectors.likelihood import Likelihood
-from agents.drift.message import UNIT, make_event
-from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect
+from agents.drift.message import UNIT, About, make_event, rank
+from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
 from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
 from agents.drift.watch import Change, Watch, WatchState
@@ -36,7 +38,8 @@ VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
 _MOST_VERSIONS = 8
 #: A rise of errors that is smaller matters to nobody; and the most false alarms allowed a label, however few come.
 LEAST_RISE, MOST_RATE = 0.02, 1e-3
-DAY_MS = 86_400_000
+#: How much more a segment's errors have to be off than those beside it, for a drift to be its own.
+CONCENTRATED = 2.0
 
 
 class Labels(msgspec.Struct, array_like=True):
@@ -100,6 +103,10 @@ class Slice:
     events: int = 0
     bank: Likelihood = field(default_factory=Likelihood)
     since_ms: int = 0
+
+    def points_per_day(self, n: int) -> float:
+        """Points of n labels, as they came so far."""
+        return (self.events if self.numeric else self.bank.n) / n * DAY_MS / max(1_000, self.seen_ms - self.since_ms)
 
     def risen(self, error: float, label: Feedback, allowed_per_day: float) -> Change | None:
         """Give one error of a class to the bank; a change, if it makes a rise certain that matters.
@@ -176,10 +183,11 @@ class PerformanceEngine:
 
     def _label(self, slices: Slices, label: Feedback, partition: int) -> Iterator[DriftEvent]:
         error, numeric = _error(label)
-        for name, field in _names(label):
+        for name, told in _names(label):
             found = slices.get(name)
             if found is None:
                 found = slices[name] = self._new_slice(slices, name, numeric)
+                found.since_ms = label.ts
             if found.numeric != numeric:
                 continue
             found.seen_ms = max(found.seen_ms, label.ts)
@@ -189,15 +197,19 @@ class PerformanceEngine:
             change = None if numeric else found.risen(error, label, self.options.budget_per_day / len(slices))
             if change is None and found.labels.n >= self.options.least_labels:
                 labels, found.labels = found.labels, Labels()
+                found.watch.height = height(found.points_per_day(labels.n), self.options.budget_per_day / len(slices))
                 change = found.watch.add(labels.point())
             if change is not None:
-                yield self._event(label, field, change, versions, numeric, partition)
+                yield self._event(slices, label, told, change, versions, partition)
 
-    def _event(self, label: Feedback, field: str, change: Change, versions: list[str], numeric: bool,
+    def _event(self, slices: Slices, label: Feedback, field: str, change: Change, versions: list[str],
                partition: int) -> DriftEvent:
         subject = (label.environment, label.model, label.version, label.component)
-        return make_event(subject, "performance", field, MEAN if numeric else RATE, change, versions, partition,
-                          self.options.delta)
+        statistic = (field, MEAN if slices[f"{VERSION}{label.version}"].numeric else RATE)
+        about = About()
+        if change.state == "drifted":
+            about = About(judge("performance", statistic, change, False, ()), rank(_watches(slices)), _segment(slices))
+        return make_event(subject, "performance", statistic, change, versions, partition, self.options.delta, about)
 
     def _new_slice(self, slices: Slices, name: str, numeric: bool) -> Slice:
         """Room is made by forgetting the value of that key that is longest unseen, or the slice."""
@@ -210,6 +222,34 @@ class PerformanceEngine:
         if incumbent is not None and incumbent.state.reference is not None:
             watch = Watch.on(effect, delta, incumbent.state.reference, inherited=True)
         return Slice(numeric, watch, Labels())
+
+
+def _watches(slices: Slices) -> dict[Statistic, Watch]:
+    """All watches, by the field that an event would name."""
+    found = {}
+    for name, one in slices.items():
+        key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
+        field = f"{FIELD}[{key}={value}]" if name.startswith(SEGMENT) else f"{FIELD}[version={value}]"
+        found[field, MEAN if one.numeric else RATE] = one.watch
+    return found
+
+
+def _segment(slices: Slices) -> dict[str, str]:
+    """The value of each segment key where errors are off while those of the key's other values are not.
+
+    A value holds a change if it is off by at least `CONCENTRATED` times as much as any other of its key.
+    """
+    weights: dict[str, list[tuple[float, str]]] = {}
+    for name, one in slices.items():
+        if name.startswith(SEGMENT):
+            key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
+            weights.setdefault(key, []).append((one.watch.weight, value))
+    found = {}
+    for key, known in weights.items():
+        (most, value), others = max(known), sorted(known)[:-1]
+        if others and most > 0.0 and most >= CONCENTRATED * others[-1][0]:
+            found[key] = value
+    return found
 
 
 def _make_room(slices: Slices, candidates: list[str], most: int) -> None:

@@ -21,17 +21,21 @@ Invariants: the same points give the same changes, wherever snapshots were taken
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from agents.drift.detectors.likelihood import Rise
+from agents.drift.distance import coarse
 from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
 from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
 
 K_LEAST, H = 1.0, 12.0
+#: The detectors of a new version against the incumbent's reference.
+INCUMBENT = "incumbent"
 #: Evidence that ends a drift.
 H_BACK = 8.0
 #: What one point can add to, or take from, the evidence.
@@ -48,12 +52,19 @@ NOT_RARE, NEARLY_GONE = 0.05, 0.9
 SLOW = 1 / 32
 #: Standard errors between a new version's own reference and the incumbent's that make it another one.
 INCUMBENT_Z = 5.0
+#: Evidence from which on sketches are read, to tell what it is that moves; and how many buckets of one are kept.
+CLOSER, MOST_BUCKETS = 3.0, 48
+#: Log likelihood below the largest within which a change may have begun; and points that ADWIN's onset may be off.
+UNSURE, ADWIN_UNSURE = 3.0, 16
 #: Times that a warm-up whose level moved is begun anew.
 MOST_TRIES = 4
 
 
 class Change(NamedTuple):
-    """A drift that begins or ends. `onset_ms`: start of the first point of the new level."""
+    """A drift that begins or ends. `onset_ms`: start of the first point of the new level.
+
+    `after_sketch` is of points since the evidence began to grow, and empty where that was too quick.
+    """
 
     state: Literal["drifted", "recovered"]
     before: float
@@ -65,6 +76,20 @@ class Change(NamedTuple):
     windows: int
     detector: str
     large: bool
+    onset_low_ms: int
+    onset_high_ms: int
+    agreeing: tuple[str, ...] = ()
+    before_sketch: Sequence[tuple[int, int]] = ()
+    after_sketch: Sequence[tuple[int, int]] = ()
+
+
+class Onset(NamedTuple):
+    """When a new level began, between which moments (about 95%), and the windows since."""
+
+    at_ms: int
+    low_ms: int
+    high_ms: int
+    windows: int
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True):
@@ -77,10 +102,15 @@ class Step(msgspec.Struct, array_like=True, frozen=True):
     watched: float
 
 
+_NOWHERE = Step(0, 0, 1, 0.0, 0.0)
+
+
 class WatchState(msgspec.Struct, array_like=True):
     """All that a watch remembers. `direction` is 0 while stable, else where the drift went.
 
     `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
+    `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion. `cause` of a drift, and
+    `after`: where it went.
     """
 
     reference: Reference | None = None
@@ -102,6 +132,10 @@ class WatchState(msgspec.Struct, array_like=True):
     complete: int = 0
     past: Past = msgspec.field(default_factory=Past)
     least: float = 0.0
+    sketch: list[tuple[int, int]] = []
+    gathered: dict[int, int] = {}
+    cause: str = ""
+    after: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -112,14 +146,17 @@ class Watch:
     delta: float
     state: WatchState = field(default_factory=WatchState)
     memory: Memory = field(init=False)
+    height: float = H
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.delta, self.state.past)
 
     @classmethod
-    def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool) -> Watch:
+    def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
+           sketch: Sequence[tuple[int, int]] = ()) -> Watch:
         """A watch that has a reference from the start."""
-        return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean))
+        return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean,
+                                             sketch=list(sketch)))
 
     @property
     def ready(self) -> bool:
@@ -131,6 +168,29 @@ class Watch:
         """How to read the next values; None while nothing is known."""
         known = self.state.reference
         return None if known is None else Lens(known.log, known.low, known.high, self.state.inherited)
+
+    @property
+    def looks_closer(self) -> bool:
+        """True while sketches are wanted: in a warm-up, and when a change is suspected."""
+        state = self.state
+        return not self.ready or (not state.direction and max(state.up, state.down) > CLOSER)
+
+    @property
+    def level(self) -> float:
+        """The latest level, in the field's unit; NaN while nothing is known."""
+        state = self.state
+        if state.reference is None:
+            return math.nan
+        return _raw_level(state.run) if len(state.run) >= CONFIRM_POINTS else state.slow_raw
+
+    @property
+    def weight(self) -> float:
+        """How far the statistic is off, in units of the least change that counts: 0 unless there is evidence."""
+        state, reference = self.state, self.state.reference
+        if reference is None or not (state.direction or max(state.up, state.down) > CLOSER):
+            return 0.0
+        by = state.after - reference.mean if state.direction else _level(state.run or [_NOWHERE]) - reference.mean
+        return abs(by) / max(1e-12, self._least(reference, 1 if by > 0 else -1))
 
     def snapshot(self) -> WatchState:
         """The state, for a codec."""
@@ -156,16 +216,20 @@ class Watch:
             state.warm_ms = point.start_ms
         state.warm.append(
             Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
+        _gather(state.gathered, point)
         if len(state.warm) < WARM_UP_POINTS:
             return None
         own = learn(state.warm, self.effect)
         if state.tries < MOST_TRIES and is_unsteady(state.warm, own, self.effect):
             state.tries += 1
             del state.warm[:WARM_UP_POINTS // 2]
+            state.gathered = {}
             return None
         change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
         if change is None:
+            sketch = coarse(sorted(state.gathered.items()), MOST_BUCKETS)
             self._settle(own)
+            self.state.sketch = sketch
         return change
 
     def _against_incumbent(self, point: Point, own: Reference, reference: Reference) -> Change | None:
@@ -178,7 +242,9 @@ class Watch:
         error = math.sqrt(reference.variance / reference.n + max(reference.variance, own.variance) / max(1, n))
         if by < self._least(reference, direction) or by < INCUMBENT_Z * error or (direction < 0 and self.effect.worse):
             return None
-        return self._drift(point, reference, direction, level, own.raw_mean, self.state.warm_ms, len(known), "")
+        since = self.state.warm_ms
+        return self._drift(point, reference, direction, level, own.raw_mean,
+                           Onset(since, since, since + point.end_ms - point.start_ms, len(known)), INCUMBENT)
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
@@ -186,6 +252,7 @@ class Watch:
         self.memory = Memory(self.delta, Past())
         self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete)
         if reference is not None:
+            self.state.sketch = kept.sketch
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
 
     # -- stable -------------------------------------------------------------------------------------
@@ -207,12 +274,16 @@ class Watch:
         state.moved = self.memory.add(z, point.start_ms) or state.moved
         if state.up > 0.0 or (state.down > 0.0 and not self.effect.worse):
             state.run = [*state.run[1 - RUN_POINTS:], _step(point)]
+            if self.ready:
+                _gather(state.gathered, point)
         else:
             state.run = []
+            if self.ready:
+                state.gathered = {}
         if self.effect.worse and self._is_lasting_improvement(point):
             self._settle(None)
             return None
-        if self.ready and reference.points < MOST_POINTS and max(state.up, state.down) < H / 2:
+        if self.ready and reference.points < MOST_POINTS and max(state.up, state.down) < self.height / 2:
             state.reference = reference.refined(point)
         return self._by_cusum(point, reference) or self._by_adwin(point, reference)
 
@@ -224,11 +295,11 @@ class Watch:
         if state.seen == 0:
             state.since_ms = point.start_ms
         state.seen += 1
-        return state.down > H and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
+        return state.down > self.height and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
 
     def _by_cusum(self, point: Point, reference: Reference) -> Change | None:
         state = self.state
-        direction = 1 if state.up > H else -1 if state.down > H and not self.effect.worse else 0
+        direction = 1 if state.up > self.height else -1 if state.down > self.height and not self.effect.worse else 0
         if not direction or len(state.run) < CONFIRM_POINTS:
             return None
         least = self._least(reference, direction)
@@ -239,8 +310,11 @@ class Watch:
         run = state.run[min(first, len(state.run) - CONFIRM_POINTS):]
         if direction * (_level(run) - reference.mean) < least:
             return None
-        return self._drift(point, reference, direction, _level(run), _raw_level(run), run[0].start_ms,
-                           sum(step.windows for step in run), "cusum")
+        low, high = _interval(state.run, moved, direction * (_level(run) - reference.mean), reference.variance)
+        length = point.end_ms - point.start_ms
+        onset = Onset(run[0].start_ms, max(0, min(low, run[0].start_ms) - length),
+                      min(point.end_ms, max(high, run[0].start_ms) + length), sum(step.windows for step in run))
+        return self._drift(point, reference, direction, _level(run), _raw_level(run), onset, "cusum")
 
     def _by_adwin(self, point: Point, reference: Reference) -> Change | None:
         """ADWIN saw a change since the level was last at the reference, and it has become one that matters."""
@@ -253,8 +327,9 @@ class Watch:
             state.moved = False
         if abs(by) < least or (by < 0.0 and self.effect.worse):
             return None
-        return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw,
-                           self.memory.onset_ms(point.start_ms), round(1 / SLOW) * point.windows, "adwin")
+        at, unsure = self.memory.onset_ms(point.start_ms), ADWIN_UNSURE * (point.end_ms - point.start_ms)
+        onset = Onset(at, max(0, at - unsure), min(point.end_ms, at + unsure), round(1 / SLOW) * point.windows)
+        return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw, onset, "adwin")
 
     def risen(self, rise: Rise, end_ms: int, windows: int) -> Change | None:
         """A rise that a detector of single values is sure of; None if the watch cannot judge it, or knows of it."""
@@ -265,18 +340,25 @@ class Watch:
                                             raw_mean=rise.before)
         state.reference = reference
         point = Point(rise.at, end_ms, windows, max(1, rise.n), rise.after, 0.0)
-        change = self._drift(point, reference, 1, rise.after, rise.after, rise.at, windows, "likelihood")
+        unsure = round((end_ms - rise.at) * min(1.0, rise.unsure / max(1, rise.n)))
+        onset = Onset(rise.at, max(0, rise.at - unsure), min(end_ms, rise.at + unsure), windows)
+        change = self._drift(point, reference, 1, rise.after, rise.after, onset, "likelihood")
         state.least = min(self._least(reference, 1), rise.after - rise.before)
         return change
 
-    def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset_ms: int,
-               windows: int, detector: str) -> Change:
+    def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset: Onset,
+               detector: str) -> Change:
         state = self.state
-        state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset_ms
-        state.warm, state.least = [], 0.0
+        name = INCUMBENT if state.inherited else detector
+        others = [other for other, sees in (("adwin", state.moved), ("cusum", max(state.up, state.down) > self.height))
+                  if sees and other != name]
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
-        name = "incumbent" if state.inherited else detector
-        return self._change("drifted", point, reference, watched, raw, onset_ms, windows, name, large)
+        change = self._change("drifted", point, reference, watched, raw, onset, name, large)._replace(
+            agreeing=(name, *others), before_sketch=state.sketch,
+            after_sketch=coarse(sorted(state.gathered.items()), MOST_BUCKETS))
+        state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset.at_ms
+        state.warm, state.least, state.gathered, state.after = [], 0.0, {}, watched
+        return change
 
     # -- drifted ------------------------------------------------------------------------------------
 
@@ -291,8 +373,10 @@ class Watch:
         if state.back > H_BACK and is_near:
             run = state.run
             large = abs(_level(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
-            change = self._change("recovered", point, reference, _level(run), _raw_level(run), run[0].start_ms,
-                                  sum(step.windows for step in run), "cusum", large)
+            length = point.end_ms - point.start_ms
+            onset = Onset(run[0].start_ms, max(0, run[0].start_ms - length), run[0].start_ms + length,
+                          sum(step.windows for step in run))
+            change = self._change("recovered", point, reference, _level(run), _raw_level(run), onset, "cusum", large)
             self._calm(reference)
             return change
         if state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS:
@@ -305,9 +389,10 @@ class Watch:
         self.state.inherited = inherited
 
     def _change(self, kind: Literal["drifted", "recovered"], point: Point, reference: Reference, watched: float,
-                raw: float, onset_ms: int, windows: int, detector: str, large: bool) -> Change:
+                raw: float, onset: Onset, detector: str, large: bool) -> Change:
         return Change(kind, reference.level(reference.mean, reference.raw_mean), reference.level(watched, raw),
-                      reference.raw_spread, onset_ms, point.start_ms, point.end_ms, windows, detector, large)
+                      reference.raw_spread, onset.at_ms, point.start_ms, point.end_ms, onset.windows, detector, large,
+                      onset.low_ms, onset.high_ms)
 
 
 def _sum(evidence: float, step: float) -> float:
@@ -334,3 +419,22 @@ def _level(run: list[Step]) -> float:
 
 def _raw_level(run: list[Step]) -> float:
     return math.fsum(step.n * step.mean for step in run) / sum(step.n for step in run)
+
+
+def _interval(steps: list[Step], moved: list[float], by: float, variance: float) -> tuple[int, int]:
+    """Starts of the first and the last step at which a change of this size may have begun.
+
+    Those whose log likelihood is within `UNSURE` of the largest. Source: Siegmund, Confidence sets in change-point
+    problems, Int. Stat. Rev. 56 (1988).
+    """
+    sums, total = [0.0] * len(steps), 0.0
+    for i in range(len(steps) - 1, -1, -1):
+        total += by * steps[i].n * (moved[i] - by / 2) / variance
+        sums[i] = total
+    likely = [i for i, found in enumerate(sums) if found >= max(sums) - UNSURE]
+    return steps[likely[0]].start_ms, steps[likely[-1]].start_ms
+
+
+def _gather(sketch: dict[int, int], point: Point) -> None:
+    for code, count in point.sketch.items():
+        sketch[code] = sketch.get(code, 0) + count

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from support import ROOT
 
+from agents.drift.budget import DAY_MS
 from agents.drift.detectors import DETECTORS
 from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.options import DriftOptions
-from agents.drift.performance import DAY_MS, PerformanceEngine
+from agents.drift.performance import PerformanceEngine
 from streams.state.keyed import KeyedStates
 from tests.bench.drift_streams import HORIZON, Episode, Errors, drawn, episodes, names, stationary
 

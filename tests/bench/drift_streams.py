@@ -1,7 +1,7 @@
 """Error streams with known changes, made of the streams of a data folder.
 
-A model is trained on the first rows of a concept and then left as it is, as models in production are. What it gets wrong
-on the rest of the concept is the calm part, on the concept that follows the changed part. Both are drawn anew for each
+A model is trained on the first rows of a concept and then left as it is, as models in production are. What it gets
+wrong on the rest of the concept is the calm part, on the concept that follows the changed part. Both are drawn anew for each
 run, with replacement; where a change is gradual, in blocks of 250 rows, so that it stays so.
 
 The time-ordered sets say nothing of when they drift. There, an early and a late stretch of the same set are put one
@@ -11,6 +11,7 @@ stationary stream on which alarms are false.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def episodes(folder: Path, name: str) -> Iterator[Episode]:
         yield _episode(name, x[:, columns:], y, train, calm, changed)
         return
     starts = GRADUAL if "gradual" in name else ABRUPT
-    for at, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for at, (start, end) in enumerate(itertools.pairwise(starts)):
         begin = start + (TRANSITION if "gradual" in name and at else 0)
         yield _episode(name, x, y, (begin, begin + TRAIN), (begin + TRAIN, end), (end, end + HORIZON))
 

@@ -5,8 +5,8 @@ For a rise by d the cumulated log likelihood ratio of an outcome x (0 or 1) is
     G_d = max(0, G_d + x log(p1 / p0) + (1 - x) log((1 - p1) / (1 - p0))),   p1 = p0 + d
 
 and the bank alarms when a G_d exceeds h_d = log(1 + K_d * J / r). p0 is the share so far, `MARGIN` of its standard
-errors higher, so that a reference of few values alarms later and not falsely. K_d is the divergence of p1 from p0, J the
-number of sizes and r the false alarms allowed a value: the mean time to a false alarm of a CUSUM is about
+errors higher, so that a reference of few values alarms later and not falsely. K_d is the divergence of p1 from p0, J
+the number of sizes and r the false alarms allowed a value: the mean time to a false alarm of a CUSUM is about
 (e^h - h - 1) / K (Siegmund), so each size takes an equal part of the allowance, and small rises, whose evidence comes
 slowly, need less of it than large ones.
 
@@ -35,13 +35,17 @@ _ALARM, _N, _ONES, _FOUND_N, _FOUND_ONES, _FOUND_AT = range(_HEAD)
 
 
 class Rise(NamedTuple):
-    """What an alarm rests on: the share in `reference_n` values before, and in n since the one that came `at`."""
+    """What an alarm rests on: the share in `reference_n` values before, and in n since the one that came `at`.
+
+    `unsure`: values by which that moment may be off (3 divided by the divergence of the two shares).
+    """
 
     before: float
     after: float
     reference_n: int
     n: int
     at: int
+    unsure: int
 
 
 class Likelihood:
@@ -81,8 +85,8 @@ class Likelihood:
         """What the last alarm rests on."""
         n, ones = self._state[_FOUND_N], self._state[_FOUND_ONES]
         known = max(1.0, self._state[_N] - n)
-        return Rise(float(max(0.0, self._state[_ONES] - ones) / known), float(ones / max(1.0, n)), int(known), int(n),
-                    int(self._state[_FOUND_AT]))
+        before, after = float(max(0.0, self._state[_ONES] - ones) / known), float(ones / max(1.0, n))
+        return Rise(before, after, int(known), int(n), int(self._state[_FOUND_AT]), _unsure(before, after))
 
     def calm(self) -> None:
         """Forget the evidence and what it rests on; keep the reference of before."""
@@ -104,9 +108,15 @@ class Likelihood:
         self._state = state
 
 
+def _unsure(before: float, after: float) -> int:
+    p, q = (min(0.99, max(0.01, share)) for share in (before, after))
+    divergence = q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+    return math.ceil(3.0 / max(1e-3, divergence))
+
+
 @compiled
 def _run(state: FloatArray, rate: float, values: FloatArray, times: FloatArray, alarms: IntArray) -> int:
-    """Indices of alarms into `alarms`; how many. A size's cells: G, and n, ones and time of its values since G was 0."""
+    """Indices of alarms into `alarms`; how many. A size's cells: G; n, ones and first time of values since G was 0."""
     found = 0
     for i in range(len(values)):
         if state[_ALARM]:
