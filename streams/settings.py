@@ -95,6 +95,12 @@ class Settings(BaseSettings):
 
     retraining_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         21_600_000, description="Milliseconds (event time) after a retraining request in which its model gets no other")
+    retraining_persistence_ms: Annotated[int, Field(ge=0)] = Field(
+        60_000, description="Milliseconds (event time) that a drift has to last before it asks for retraining")
+    retraining_most_a_week: Annotated[int, Field(ge=1)] = Field(
+        7, description="Retraining requests of a model in seven days of event time")
+    retraining_least_severity: Literal["warning", "critical"] = Field(
+        "warning", description="Least severity of a drift that asks for retraining")
 
     # -- state --------------------------------------------------------------------------------------
     checkpoint_ms: Annotated[int, Field(ge=50)] = Field(

@@ -29,6 +29,7 @@ ORIGIN_MS = 1_700_000_000_000
 STEP_MS = 2_000
 #: After the end of an incident, in which what it did may still be seen.
 TOLERANCE_MS = 60_000
+PERSISTENCE_MS = 20_000
 
 
 @dataclass
@@ -64,7 +65,7 @@ class _Run:
         options = DriftOptions()
         self.aggregation = AggregationEngine(AggregationOptions(granularities_ms=(1_000, 10_000)), written)
         self.drift, self.labels = DriftEngine(options), PerformanceEngine(options)
-        self.retraining = RetrainingEngine(RetrainingOptions(cooldown_ms))
+        self.retraining = RetrainingEngine(RetrainingOptions(cooldown_ms, PERSISTENCE_MS))
         self.states: dict[str, KeyedStates[Any]] = {
             name: KeyedStates(name, 0, engine.codec, {}) for name, engine in (
                 ("aggregation", self.aggregation), ("drift", self.drift), ("performance", self.labels),
@@ -92,7 +93,10 @@ class _Run:
         records = self._records("metrics", [window.value for window in closed])
         for record, window in zip(records, closed, strict=True):
             record.key = window.window_id.encode()
-        self._took(self.drift.run(self.read(RecordBatch("metrics", 0, records)), self.states["drift"], "metrics", 0))
+        windows = self.read(RecordBatch("metrics", 0, records))
+        self._took(self.drift.run(windows, self.states["drift"], "metrics", 0))
+        self.retraining.on_windows(windows, self.states["retraining"])
+        self._asked()
 
     def _feedback(self, bodies: list[dict[str, Any]]) -> None:
         labels = [(self._next("feedback"), Feedback.model_validate(body)) for body in bodies]
@@ -101,7 +105,13 @@ class _Run:
     def _took(self, events: list[DriftEvent]) -> None:
         self.played.events += events
         numbered = [(self._next("drift-events"), event) for event in events]
-        self.played.requests += self.retraining.run(numbered, self.states["retraining"], "drift-events")
+        self.retraining.on_drift(numbered, self.states["retraining"], "drift-events")
+        self._asked()
+
+    def _asked(self) -> None:
+        requests = self.retraining.outbox(self.states["retraining"])
+        self.retraining.published(self.states["retraining"], [request.request_id for request in requests])
+        self.played.requests += requests
 
     def _next(self, topic: str) -> int:
         self.offsets[topic] += 1

@@ -1,8 +1,8 @@
 """Error streams with known changes, made of the streams of a data folder.
 
 A model is trained on the first rows of a concept and then left as it is, as models in production are. What it gets
-wrong on the rest of the concept is the calm part, on the concept that follows the changed part. Both are drawn anew for each
-run, with replacement; where a change is gradual, in blocks of 250 rows, so that it stays so.
+wrong on the rest of the concept is the calm part, on the concept that follows the changed part. Both are drawn anew for
+each run, with replacement; where a change is gradual, in blocks of 250 rows, so that it stays so.
 
 The time-ordered sets say nothing of when they drift. There, an early and a late stretch of the same set are put one
 after the other; that is a real change at a known row. A stretch of calm rows alone, drawn without order, is the
