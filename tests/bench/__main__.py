@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import drift, latency, recovery, scale, throughput, workers
+from tests.bench import budget, drift, latency, recovery, scale, throughput, workers
 
-BENCHES = {"drift": drift.main, "latency": latency.main, "recovery": recovery.main, "scale": scale.main,
-           "throughput": throughput.main, "workers": workers.main}
+BENCHES = {"budget": budget.main, "drift": drift.main, "latency": latency.main, "recovery": recovery.main,
+           "scale": scale.main, "throughput": throughput.main, "workers": workers.main}
 
 
 def main() -> None:

@@ -79,8 +79,8 @@ def test_what_is_over_sooner_asks_for_nothing() -> None:
 
 
 def test_it_goes_on_asking_while_another_series_is_still_off() -> None:
-    world = World().give(drift(0), drift(5_000, field="feature.b", severity="critical"), recovered(30_000)).clock(HOUR)
-    request, = world.asked
+    world = World().give(drift(0), drift(5_000, field="feature.b", severity="critical"), recovered(30_000))
+    request, = world.clock(HOUR).asked
     assert request.severity == "critical" and len(request.drift_ids) == 2 and "feature.b" in request.reason
 
 
