@@ -20,11 +20,9 @@ from streams.windows.sketch import BIAS, LOG_GAMMA
 #: A factor from which on a change is taken for one of unit by itself; so is one by so many standard deviations.
 #: A mean within a tenth of a standard deviation of 0 has no factor to speak of.
 UNIT_FACTOR, UNIT_SPREADS, NEAR_ZERO = 100.0, 30.0, 0.1
-#: Factors of units that are mixed up: metric prefixes, percent, time, length, mass, volume, energy.
-FACTORS = (10.0, 100.0, 1e3, 1e6, 60.0, 3600.0, 24.0, 7.0, 12.0, 2.54, 25.4, 30.48, 3.28084, 1.609344, 2.20462, 28.3495,
-           3.78541, 4.184)
-#: How near to such a factor, and how alike the moved sketch, for a change that is less than `UNIT_FACTOR`.
-NEAR, ALIKE, LEAST_VALUES = math.log(1.02), 0.08, 100
+#: A smaller factor is one of unit if the values it moved are still distributed as they were: by so much, with so many
+#: values to tell, and so alike (besides what chance does, in its standard deviations).
+MOVED_FACTOR, LEAST_VALUES, ALIKE, CHANCE = 20.0, 20, 0.05, 1.4
 #: Values, all of them alike, of a column that is stuck.
 STUCK_VALUES = 60
 
@@ -37,11 +35,13 @@ class Verdict(NamedTuple):
     broken_field: str | None = None
 
 
-def judge(kind: DriftKind, statistic: Statistic, change: Change, numeric: bool, broken: Sequence[Verdict]) -> Verdict:
+def judge(kind: DriftKind, statistic: Statistic, change: Change, numeric: bool = False,
+          broken: Sequence[Verdict] = (), has_features: bool = True) -> Verdict:
     """The verdict on a drift that begins.
 
     `numeric`: the field was known as a number (of a category of it). `broken`: verdicts on features of the same
-    component that are broken now.
+    component that are broken now. `has_features`: it reports its inputs; otherwise nobody here knows what predictions
+    follow from.
     """
     name, of = statistic
     if change.detector == INCUMBENT:
@@ -53,7 +53,7 @@ def judge(kind: DriftKind, statistic: Statistic, change: Change, numeric: bool, 
         return Verdict("real_change") if breakage is None else Verdict("data_quality", breakage, name.partition("=")[0])
     if kind == "prediction" and broken:
         return broken[0]
-    return Verdict("real_change")
+    return Verdict("real_change" if has_features or kind != "prediction" else "unknown")
 
 
 def _breakage(of: str, change: Change, numeric: bool) -> Breakage | None:
@@ -74,25 +74,23 @@ def is_unit(change: Change) -> bool:
     """True if the values of a mean that moved are the same ones in another unit."""
     if 0.0 < UNIT_SPREADS * change.scale <= abs(change.after - change.before):
         return True
+    if _is_moved_by_a_factor(change.before_sketch, change.after_sketch):
+        return True
     if change.before == 0.0 or abs(change.before) < NEAR_ZERO * change.scale:
         return False
     factor = change.after / change.before
-    if factor <= 0.0:
-        return False
-    if max(factor, 1.0 / factor) >= UNIT_FACTOR:
-        return True
-    return _is_moved_by_a_factor(change.before_sketch, change.after_sketch)
+    return factor > 0.0 and max(factor, 1.0 / factor) >= UNIT_FACTOR
 
 
 def _is_moved_by_a_factor(before: Sketch, after: Sketch) -> bool:
-    if sum(count for _, count in after) < LEAST_VALUES or len(after) < 3 or not before:
+    n = sum(count for _, count in after)
+    if n < LEAST_VALUES or not before:
         return False
     by = _median(after) - _median(before)
-    log = abs(by) * LOG_GAMMA
-    if not any(abs(log - math.log(factor)) <= NEAR for factor in FACTORS):
+    if abs(by) * LOG_GAMMA < math.log(MOVED_FACTOR):
         return False
     moved = [(code + by if code > 0 else code - by if code < 0 else 0, count) for code, count in before]
-    return on_edges_of(sorted(moved), after) <= ALIKE
+    return on_edges_of(sorted(moved), after) <= ALIKE + CHANCE / math.sqrt(n)
 
 
 def _median(sketch: Sketch) -> int:

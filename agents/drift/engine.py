@@ -82,7 +82,8 @@ class DriftEngine:
                change: Change) -> About:
         watches = version.watches
         numeric = "=" in statistic[0] and (statistic[0].partition("=")[0], MEAN) in watches
-        verdict = judge(kind_of(statistic[0]), statistic, change, numeric, component.broken())
+        verdict = judge(kind_of(statistic[0]), statistic, change, numeric, component.broken(),
+                        any(name.startswith(FEATURE) for name, _ in watches))
         if statistic[0].startswith(FEATURE):
             watch.state.cause = verdict.breakage or ""
         confidence = watches.get((CONFIDENCE, MEAN))

@@ -88,6 +88,7 @@ def rank(watches: Mapping[Statistic, Watch]) -> list[Moved]:
         reference = watches[name].state.reference
         if reference is not None:
             found.append(Moved.model_validate({
-                "field": name[0][:128], "statistic": name[1], "before": reference.raw_mean,
+                "field": name[0][:128], "statistic": name[1],
+                "before": reference.level(reference.mean, reference.raw_mean),
                 "after": watches[name].level, "share": min(1.0, weights[name] ** 2 / total)}))
     return found

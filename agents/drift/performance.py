@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.drift.budget import DAY_MS, height
-from agents.drift.cause import judge
+from agents.drift.cause import Verdict, judge
 from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.message import UNIT, About, make_event, rank
 from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
@@ -208,7 +208,8 @@ class PerformanceEngine:
         statistic = (field, MEAN if slices[f"{VERSION}{label.version}"].numeric else RATE)
         about = About()
         if change.state == "drifted":
-            about = About(judge("performance", statistic, change, False, ()), rank(_watches(slices)), _segment(slices))
+            verdict = Verdict("new_version") if _is_on_trial(slices) else judge("performance", statistic, change)
+            about = About(verdict, rank(_watches(slices)), _segment(slices))
         return make_event(subject, "performance", statistic, change, versions, partition, self.options.delta, about)
 
     def _new_slice(self, slices: Slices, name: str, numeric: bool) -> Slice:
@@ -232,6 +233,11 @@ def _watches(slices: Slices) -> dict[Statistic, Watch]:
         field = f"{FIELD}[{key}={value}]" if name.startswith(SEGMENT) else f"{FIELD}[version={value}]"
         found[field, MEAN if one.numeric else RATE] = one.watch
     return found
+
+
+def _is_on_trial(slices: Slices) -> bool:
+    """True while a new version does worse than the incumbent did: then it is what slices over all versions show."""
+    return any(one.watch.state.inherited and one.watch.weight > 0.0 for one in slices.values())
 
 
 def _segment(slices: Slices) -> dict[str, str]:

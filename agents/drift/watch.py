@@ -110,7 +110,7 @@ class WatchState(msgspec.Struct, array_like=True):
 
     `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
     `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion. `cause` of a drift, and
-    `after`: where it went.
+    where it went: `after` through the lens, `after_raw` in the field's unit.
     """
 
     reference: Reference | None = None
@@ -136,6 +136,7 @@ class WatchState(msgspec.Struct, array_like=True):
     gathered: dict[int, int] = {}
     cause: str = ""
     after: float = 0.0
+    after_raw: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -181,6 +182,8 @@ class Watch:
         state = self.state
         if state.reference is None:
             return math.nan
+        if state.direction:
+            return state.after_raw
         return _raw_level(state.run) if len(state.run) >= CONFIRM_POINTS else state.slow_raw
 
     @property
@@ -357,7 +360,8 @@ class Watch:
             agreeing=(name, *others), before_sketch=state.sketch,
             after_sketch=coarse(sorted(state.gathered.items()), MOST_BUCKETS))
         state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset.at_ms
-        state.warm, state.least, state.gathered, state.after = [], 0.0, {}, watched
+        state.warm, state.least, state.gathered = [], 0.0, {}
+        state.after, state.after_raw = watched, change.after
         return change
 
     # -- drifted ------------------------------------------------------------------------------------

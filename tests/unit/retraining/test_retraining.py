@@ -89,7 +89,7 @@ BROKEN = [
                   "breakage": "null_column"}, id="nulls"),
     pytest.param({"after": 40_000.0, "severity": "critical", "cause": "data_quality", "breakage": "unit_change"},
                  id="a unit"),
-    pytest.param({"after": 40_000.0, "severity": "critical", "cause": "unknown"}, id="a unit, told by an older version"),
+    pytest.param({"after": 40_000.0, "severity": "critical", "cause": "unknown"}, id="a unit, told of old"),
     pytest.param({"field": "feature.age=old", "statistic": "rate", "before": 0.0, "after": 0.9,
                   "cause": "data_quality", "breakage": "schema"}, id="text for numbers"),
 ]
