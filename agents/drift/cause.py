@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agents.drift.distance import Sketch, on_edges_of
+from agents.drift.level import INCUMBENT, Change
 from agents.drift.options import FEATURE, MEAN, MISSING, RATE, Statistic
-from agents.drift.watch import INCUMBENT, Change
 from schemas.drift import Breakage, DriftCause, DriftKind
 from streams.windows.sketch import BIAS, LOG_GAMMA
 

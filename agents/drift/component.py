@@ -9,9 +9,10 @@ import msgspec
 
 from agents.drift.cause import Verdict
 from agents.drift.grouping import Group
+from agents.drift.level import WatchState
 from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
 from agents.drift.reference import never
-from agents.drift.watch import Watch, WatchState
+from agents.drift.watch import Watch
 from schemas.drift import Breakage
 
 #: A version without events for so long is no incumbent while another has some; a statistic may make room for another.

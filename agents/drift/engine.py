@@ -12,9 +12,10 @@ from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import judge
 from agents.drift.component import Codec, Component, Version
 from agents.drift.grouping import Group
+from agents.drift.level import Change
 from agents.drift.message import UNIT, About, make_event, rank
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
-from agents.drift.watch import Change, Watch
+from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
 from streams.windows.record import WindowRecord

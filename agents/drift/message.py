@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from agents.drift.cause import Verdict
 from agents.drift.distance import jensen_shannon, kolmogorov_smirnov, moved_to, psi, wasserstein
+from agents.drift.level import Change
 from agents.drift.options import Statistic
-from agents.drift.watch import Change, Watch
+from agents.drift.watch import Watch
 from schemas.base import Severity
 from schemas.drift import DriftEvent, DriftKind, Moved
 

@@ -23,11 +23,12 @@ import msgspec
 from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
 from agents.drift.detectors.likelihood import Likelihood
+from agents.drift.level import Change, WatchState
 from agents.drift.message import UNIT, About, make_event, rank
 from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
 from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
-from agents.drift.watch import Change, Watch, WatchState
+from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
 from streams.state.keyed import KeyedStates

@@ -23,19 +23,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from agents.drift.detectors.likelihood import Rise
 from agents.drift.distance import coarse
+from agents.drift.level import (
+    INCUMBENT,
+    NOWHERE,
+    Change,
+    Onset,
+    WatchState,
+    gather,
+    interval_of,
+    level_of,
+    onset_of,
+    raw_level_of,
+    step_of,
+)
 from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
 from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
 
 K_LEAST, H = 1.0, 12.0
-#: The detectors of a new version against the incumbent's reference.
-INCUMBENT = "incumbent"
 #: Evidence that ends a drift.
 H_BACK = 8.0
 #: What one point can add to, or take from, the evidence.
@@ -54,89 +65,10 @@ SLOW = 1 / 32
 INCUMBENT_Z = 5.0
 #: Evidence from which on sketches are read, to tell what it is that moves; and how many buckets of one are kept.
 CLOSER, MOST_BUCKETS = 3.0, 48
-#: Log likelihood below the largest within which a change may have begun; and points that ADWIN's onset may be off.
-UNSURE, ADWIN_UNSURE = 3.0, 16
+#: Points that ADWIN's onset may be off.
+ADWIN_UNSURE = 16
 #: Times that a warm-up whose level moved is begun anew.
 MOST_TRIES = 4
-
-
-class Change(NamedTuple):
-    """A drift that begins or ends. `onset_ms`: start of the first point of the new level.
-
-    `after_sketch` is of points since the evidence began to grow, and empty where that was too quick.
-    """
-
-    state: Literal["drifted", "recovered"]
-    before: float
-    after: float
-    scale: float
-    onset_ms: int
-    start_ms: int
-    detected_ms: int
-    windows: int
-    detector: str
-    large: bool
-    onset_low_ms: int
-    onset_high_ms: int
-    agreeing: tuple[str, ...] = ()
-    before_sketch: Sequence[tuple[int, int]] = ()
-    after_sketch: Sequence[tuple[int, int]] = ()
-
-
-class Onset(NamedTuple):
-    """When a new level began, between which moments (about 95%), and the windows since."""
-
-    at_ms: int
-    low_ms: int
-    high_ms: int
-    windows: int
-
-
-class Step(msgspec.Struct, array_like=True, frozen=True):
-    """A point that may belong to a new level."""
-
-    start_ms: int
-    windows: int
-    n: int
-    mean: float
-    watched: float
-
-
-_NOWHERE = Step(0, 0, 1, 0.0, 0.0)
-
-
-class WatchState(msgspec.Struct, array_like=True):
-    """All that a watch remembers. `direction` is 0 while stable, else where the drift went.
-
-    `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
-    `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion. `cause` of a drift, and
-    where it went: `after` through the lens, `after_raw` in the field's unit.
-    """
-
-    reference: Reference | None = None
-    inherited: bool = False
-    warm: list[Warm] = []
-    warm_ms: int = 0
-    tries: int = 0
-    up: float = 0.0
-    down: float = 0.0
-    run: list[Step] = []
-    slow: float = 0.0
-    slow_raw: float = 0.0
-    moved: bool = False
-    direction: int = 0
-    back: float = 0.0
-    seen: int = 0
-    since_ms: int = 0
-    occurred_ms: int = 0
-    complete: int = 0
-    past: Past = msgspec.field(default_factory=Past)
-    least: float = 0.0
-    sketch: list[tuple[int, int]] = []
-    gathered: dict[int, int] = {}
-    cause: str = ""
-    after: float = 0.0
-    after_raw: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +116,7 @@ class Watch:
             return math.nan
         if state.direction:
             return state.after_raw
-        return _raw_level(state.run) if len(state.run) >= CONFIRM_POINTS else state.slow_raw
+        return raw_level_of(state.run) if len(state.run) >= CONFIRM_POINTS else state.slow_raw
 
     @property
     def weight(self) -> float:
@@ -192,7 +124,7 @@ class Watch:
         state, reference = self.state, self.state.reference
         if reference is None or not (state.direction or max(state.up, state.down) > CLOSER):
             return 0.0
-        by = state.after - reference.mean if state.direction else _level(state.run or [_NOWHERE]) - reference.mean
+        by = state.after - reference.mean if state.direction else level_of(state.run or [NOWHERE]) - reference.mean
         return abs(by) / max(1e-12, self._least(reference, 1 if by > 0 else -1))
 
     def snapshot(self) -> WatchState:
@@ -219,7 +151,7 @@ class Watch:
             state.warm_ms = point.start_ms
         state.warm.append(
             Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
-        _gather(state.gathered, point)
+        gather(state.gathered, point)
         if len(state.warm) < WARM_UP_POINTS:
             return None
         own = learn(state.warm, self.effect)
@@ -276,9 +208,9 @@ class Watch:
         state.slow_raw += SLOW * (point.mean - state.slow_raw)
         state.moved = self.memory.add(z, point.start_ms) or state.moved
         if state.up > 0.0 or (state.down > 0.0 and not self.effect.worse):
-            state.run = [*state.run[1 - RUN_POINTS:], _step(point)]
+            state.run = [*state.run[1 - RUN_POINTS:], step_of(point)]
             if self.ready:
-                _gather(state.gathered, point)
+                gather(state.gathered, point)
         else:
             state.run = []
             if self.ready:
@@ -309,15 +241,15 @@ class Watch:
         moved = [direction * (step.watched - reference.mean) for step in state.run]
         if min(moved[-CONFIRM_POINTS:]) < least / 2:
             return None
-        first = _onset([step.n * (by - least / 2) for step, by in zip(state.run, moved, strict=True)])
+        first = onset_of([step.n * (by - least / 2) for step, by in zip(state.run, moved, strict=True)])
         run = state.run[min(first, len(state.run) - CONFIRM_POINTS):]
-        if direction * (_level(run) - reference.mean) < least:
+        if direction * (level_of(run) - reference.mean) < least:
             return None
-        low, high = _interval(state.run, moved, direction * (_level(run) - reference.mean), reference.variance)
+        low, high = interval_of(state.run, moved, direction * (level_of(run) - reference.mean), reference.variance)
         length = point.end_ms - point.start_ms
         onset = Onset(run[0].start_ms, max(0, min(low, run[0].start_ms) - length),
                       min(point.end_ms, max(high, run[0].start_ms) + length), sum(step.windows for step in run))
-        return self._drift(point, reference, direction, _level(run), _raw_level(run), onset, "cusum")
+        return self._drift(point, reference, direction, level_of(run), raw_level_of(run), onset, "cusum")
 
     def _by_adwin(self, point: Point, reference: Reference) -> Change | None:
         """ADWIN saw a change since the level was last at the reference, and it has become one that matters."""
@@ -372,17 +304,17 @@ class Watch:
         state.seen += 1
         by = state.direction * (point.watched - reference.mean)
         state.back = max(0.0, state.back + max(-STEP_MOST, min(STEP_MOST, (least / 2 - by) / error)))
-        state.run = [*state.run[1 - RUN_POINTS:], _step(point)] if state.back > 0.0 else []
-        is_near = len(state.run) >= CONFIRM_POINTS and abs(_level(state.run) - reference.mean) <= 0.75 * least
+        state.run = [*state.run[1 - RUN_POINTS:], step_of(point)] if state.back > 0.0 else []
+        is_near = len(state.run) >= CONFIRM_POINTS and abs(level_of(state.run) - reference.mean) <= 0.75 * least
         if state.back > H_BACK and is_near:
             run = state.run
-            large = abs(_level(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
+            large = abs(level_of(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
             length = point.end_ms - point.start_ms
             onset = Onset(run[0].start_ms, max(0, run[0].start_ms - length), run[0].start_ms + length,
                           sum(step.windows for step in run))
-            change = self._change("recovered", point, reference, _level(run), _raw_level(run), onset, "cusum", large)
+            level, raw = level_of(run), raw_level_of(run)
             self._calm(reference)
-            return change
+            return self._change("recovered", point, reference, level, raw, onset, "cusum", large)
         if state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS:
             self._settle(None)
         return None
@@ -401,44 +333,3 @@ class Watch:
 
 def _sum(evidence: float, step: float) -> float:
     return min(2 * H, max(0.0, evidence + max(-STEP_MOST, min(STEP_MOST, step))))
-
-
-def _step(point: Point) -> Step:
-    return Step(point.start_ms, point.windows, point.n, point.mean, point.watched)
-
-
-def _onset(gains: list[float]) -> int:
-    """Where the suffix with the largest sum begins: the likeliest change point."""
-    best, at, total = -math.inf, 0, 0.0
-    for i in range(len(gains) - 1, -1, -1):
-        total += gains[i]
-        if total > best:
-            best, at = total, i
-    return at
-
-
-def _level(run: list[Step]) -> float:
-    return math.fsum(step.n * step.watched for step in run) / sum(step.n for step in run)
-
-
-def _raw_level(run: list[Step]) -> float:
-    return math.fsum(step.n * step.mean for step in run) / sum(step.n for step in run)
-
-
-def _interval(steps: list[Step], moved: list[float], by: float, variance: float) -> tuple[int, int]:
-    """Starts of the first and the last step at which a change of this size may have begun.
-
-    Those whose log likelihood is within `UNSURE` of the largest. Source: Siegmund, Confidence sets in change-point
-    problems, Int. Stat. Rev. 56 (1988).
-    """
-    sums, total = [0.0] * len(steps), 0.0
-    for i in range(len(steps) - 1, -1, -1):
-        total += by * steps[i].n * (moved[i] - by / 2) / variance
-        sums[i] = total
-    likely = [i for i, found in enumerate(sums) if found >= max(sums) - UNSURE]
-    return steps[likely[0]].start_ms, steps[likely[-1]].start_ms
-
-
-def _gather(sketch: dict[int, int], point: Point) -> None:
-    for code, count in point.sketch.items():
-        sketch[code] = sketch.get(code, 0) + count
