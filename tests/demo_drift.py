@@ -54,8 +54,12 @@ class Played:
 
 
 def play(models: Sequence[Model], seed: int, minutes: int, rate: float = 120.0, incidents: bool = True,
-         cooldown_ms: int = 60_000) -> Played:
-    """Run the fleet for so many minutes of event time, with the scripted incidents."""
+         cooldown_ms: int = 250_000) -> Played:
+    """Run the fleet for so many minutes of event time, with the scripted incidents.
+
+    `cooldown_ms` is longer than an incident, as a feed that stays broken for as long is taken for what it is now; and
+    shorter than the calm between two of a model.
+    """
     fleet = Fleet(models, rate, ORIGIN_MS, seed, minutes * 60_000, incidents)
     return _Run(cooldown_ms).over(fleet, minutes * 60_000)
 

@@ -60,14 +60,15 @@ class DriftEngine:
         """The group into points, each to its watch; then what moved, told with all that is known by then."""
         group, version.group = version.group, Group()
         changes: list[tuple[Statistic, Watch, Change]] = []
+        high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
+                      self.options.budget_per_day / max(1, len(version.watches)))
         for statistic, point in group.points(version.watches):
             watch = component.watch(window.version, statistic, point.end_ms)
             if watch is None:
                 continue
             if statistic[0] in group.cells or statistic[0] == ERROR_RATE:
                 watch.state.occurred_ms = point.end_ms
-            watch.height = height(DAY_MS / max(1, point.end_ms - point.start_ms),
-                                  self.options.budget_per_day / len(version.watches))
+            watch.height = high
             change = watch.add(point)
             if change is not None:
                 changes.append((statistic, watch, change))

@@ -14,6 +14,7 @@ from river.drift import binary
 
 from agents.drift.detectors import DETECTORS
 from agents.drift.detectors.base import Detector
+from agents.drift.detectors.likelihood import Likelihood
 
 Make = Callable[[], Detector]
 Values = NDArray[np.float64]
@@ -134,6 +135,26 @@ def test_alarms_are_those_of_river(name: str) -> None:
             if found and name == "hddm_w":
                 break
     assert alarms
+
+
+def test_false_alarms_of_the_bank_keep_to_what_it_is_allowed() -> None:
+    """Far below, as the bound is one; but an allowance of none at all would be no test."""
+    rng = np.random.default_rng(7)
+    for share in (0.02, 0.2, 0.5, 0.9):
+        values = (rng.random(200_000) < share).astype(float)
+        found = [len(Likelihood(rate).update_many(values)) for rate in (1e-5, 1e-3)]
+        assert found[0] <= 2 and 0 < found[1] <= 200
+
+
+def test_the_bank_says_what_rose_since_when() -> None:
+    for seed in range(10):
+        bank, values = Likelihood(1e-6), errors(40 + seed, 0.2, 0.5)
+        at = next(at for at, value in enumerate(values.tolist()) if bank.update(value))
+        rise = bank.rise()
+        assert rise.before == pytest.approx(0.2, abs=0.03) and 0.3 < rise.after < 0.9
+        assert abs(rise.at - 2_000) <= 3 * rise.unsure and at - rise.at + 1 == rise.n == bank.width
+        bank.calm()
+        assert bank.n == rise.reference_n and bank.width == rise.n
 
 
 def test_kswin_finds_another_spread_with_the_same_mean() -> None:

@@ -124,10 +124,12 @@ def _run(state: FloatArray, rate: float, values: FloatArray, times: FloatArray, 
         n, x = state[_N], values[i]
         if n >= LEAST_VALUES:
             share = (state[_ONES] + 0.5) / (n + 1.0)
-            p0 = min(0.95, share + MARGIN * math.sqrt(share * (1.0 - share) / n))
+            p0 = min(0.999, share + MARGIN * math.sqrt(share * (1.0 - share) / n))
             best = 0.0
             for j in range(len(STEPS)):
                 p1 = min(p0 + STEPS[j], max(MOST, (1.0 + p0) / 2.0))
+                if p1 - p0 < STEPS[0] / 2:
+                    continue
                 one, zero = math.log(p1 / p0), math.log((1.0 - p1) / (1.0 - p0))
                 cell = _HEAD + _CELLS * j
                 if state[cell] <= 0.0:
