@@ -37,6 +37,8 @@ FIELD = "error"
 VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
 #: Versions that a point of a slice remembers.
 _MOST_VERSIONS = 8
+#: Characters of a segment's value in its contract.
+_LONGEST = 128
 #: A rise of errors that is smaller matters to nobody; and the most false alarms allowed a label, however few come.
 LEAST_RISE, MOST_RATE = 0.02, 1e-3
 #: How much more a segment's errors have to be off than those beside it, for a drift to be its own.
@@ -201,12 +203,11 @@ class PerformanceEngine:
                 found.watch.height = height(found.points_per_day(labels.n), self.options.budget_per_day / len(slices))
                 change = found.watch.add(labels.point())
             if change is not None:
-                yield self._event(slices, label, told, change, versions, partition)
+                yield self._event(slices, label, (told, MEAN if numeric else RATE), change, versions, partition)
 
-    def _event(self, slices: Slices, label: Feedback, field: str, change: Change, versions: list[str],
+    def _event(self, slices: Slices, label: Feedback, statistic: Statistic, change: Change, versions: list[str],
                partition: int) -> DriftEvent:
         subject = (label.environment, label.model, label.version, label.component)
-        statistic = (field, MEAN if slices[f"{VERSION}{label.version}"].numeric else RATE)
         about = About()
         if change.state == "drifted":
             verdict = Verdict("new_version") if _is_on_trial(slices) else judge("performance", statistic, change)
@@ -250,7 +251,8 @@ def _segment(slices: Slices) -> dict[str, str]:
     for name, one in slices.items():
         if name.startswith(SEGMENT):
             key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
-            weights.setdefault(key, []).append((one.watch.weight, value))
+            if key and len(value) <= _LONGEST:      # else the key itself has the separator in it
+                weights.setdefault(key, []).append((one.watch.weight, value))
     found = {}
     for key, known in weights.items():
         (most, value), others = max(known), sorted(known)[:-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from drift_world import ORIGIN_MS, Serving, World, classes, summary, window
 
+from agents.drift.options import DriftOptions
 from agents.drift.performance import PerformanceEngine
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
@@ -193,3 +194,24 @@ def test_a_summary_without_a_sketch_is_no_harm() -> None:
     windows = [bare(given) for given in Serving(5).windows(ONSET_S + 40, from_onset(plus("feature.age", 30.0)))]
     event = first(World().give(windows), "feature.age")
     assert (event.before_sketch, event.distances) == ([], {})
+
+
+@pytest.mark.parametrize("key", ["\x1f", "\x1fa", "a\x1fb", "=", "[", "k" * 128])
+def test_odd_names_of_segments_stop_nothing(key: str) -> None:
+    rng, given = random.Random(2), []
+    for i in range(3_000):
+        wrong = rng.random() < (0.9 if i >= 2_000 else 0.1)
+        given.append(Feedback(event_id=f"e{i}", ts=ORIGIN_MS + i * 500, environment="prod", model="m", version="1",
+                              prediction="yes", label="no" if wrong else "yes",
+                              segment={key: rng.choice(["v" * 128, "\x1f" * 128, "w"])}))
+    assert World(PerformanceEngine()).give(given)
+
+
+def test_a_version_whose_slice_made_room_for_another_stops_nothing() -> None:
+    options = DriftOptions(most_slices=2, most_values=2)
+    rng, given = random.Random(3), []
+    for i in range(3_000):
+        given.append(Feedback(event_id=f"e{i}", ts=ORIGIN_MS, environment="prod", model="m", version=rng.choice("12"),
+                              prediction="yes", label="no" if i >= 2_000 else "yes",
+                              segment={"region": rng.choice(["n", "s"]), "plan": rng.choice("abc")}))
+    World(PerformanceEngine(options)).give(given)
