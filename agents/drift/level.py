@@ -10,6 +10,7 @@ import msgspec
 
 from agents.drift.memory import Past
 from agents.drift.reference import Point, Reference, Warm
+from agents.drift.season import Usual
 
 #: The detector of a new version against the incumbent's reference.
 INCUMBENT = "incumbent"
@@ -41,12 +42,13 @@ class Change(NamedTuple):
 
 
 class Onset(NamedTuple):
-    """When a new level began, between which moments (about 95%), and the windows since."""
+    """When a new level began, between which moments (about 95%), and the windows and events since."""
 
     at_ms: int
     low_ms: int
     high_ms: int
     windows: int
+    n: int
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True):
@@ -94,6 +96,7 @@ class WatchState(msgspec.Struct, array_like=True):
     cause: str = ""
     after: float = 0.0
     after_raw: float = 0.0
+    usual: Usual = msgspec.field(default_factory=Usual)
 
 
 def step_of(point: Point) -> Step:

@@ -94,6 +94,12 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
             return size * self.spread
         return math.log(size) if effect.measure == "ratio" else size
 
+    def moved_to(self, level: float) -> Reference:
+        """The same around another level, in the lens's unit."""
+        by = level - self.mean
+        raw = self.raw_mean * math.exp(max(-300.0, min(300.0, by))) if self.log else level
+        return msgspec.structs.replace(self, mean=level, low=self.low + by, high=self.high + by, raw_mean=raw)
+
     def level(self, watched: float, raw: float) -> float:
         """What to tell people: the mean, or the geometric mean under a logarithm."""
         return math.exp(min(watched, 300.0)) if self.log else raw

@@ -12,6 +12,8 @@ points beyond half of that effect. A drift ends by the same test run backwards, 
 that a level in between does not swing the state. A new level that lasts becomes the reference without a word, as does
 a lasting improvement of what can only get worse.
 
+A level that is usual at this hour of the day, by earlier days (`season`), is no drift: the reference moves there.
+
 A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own; these
 two are compared when it has (detector `incumbent`).
 
@@ -65,6 +67,8 @@ SLOW = 1 / 32
 INCUMBENT_Z = 5.0
 #: Evidence from which on sketches are read, to tell what it is that moves; and how many buckets of one are kept.
 CLOSER, MOST_BUCKETS = 3.0, 48
+#: Standard errors that a level may be off what is usual at its hour.
+USUAL_Z = 3.0
 #: Points that ADWIN's onset may be off.
 ADWIN_UNSURE = 16
 #: Times that a warm-up whose level moved is begun anew.
@@ -136,6 +140,9 @@ class Watch:
         """Take in a point; a change, if this one makes it certain."""
         state = self.state
         change = None
+        if not state.direction and state.reference is not None and not math.isnan(point.watched):
+            log = state.reference.log
+            state.usual.add(point.start_ms, point.n, point.watched if log else point.mean, log)
         if state.reference is not None and not math.isnan(point.watched):
             change = self._while_drifted(point, state.reference) if state.direction \
                 else self._while_stable(point, state.reference)
@@ -179,13 +186,13 @@ class Watch:
             return None
         since = self.state.warm_ms
         return self._drift(point, reference, direction, level, own.raw_mean,
-                           Onset(since, since, since + point.end_ms - point.start_ms, len(known)), INCUMBENT)
+                           Onset(since, since, since + point.end_ms - point.start_ms, len(known), n), INCUMBENT)
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
         kept = self.state
         self.memory = Memory(self.delta, Past())
-        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete)
+        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete, usual=kept.usual)
         if reference is not None:
             self.state.sketch = kept.sketch
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
@@ -248,7 +255,8 @@ class Watch:
         low, high = interval_of(state.run, moved, direction * (level_of(run) - reference.mean), reference.variance)
         length = point.end_ms - point.start_ms
         onset = Onset(run[0].start_ms, max(0, min(low, run[0].start_ms) - length),
-                      min(point.end_ms, max(high, run[0].start_ms) + length), sum(step.windows for step in run))
+                      min(point.end_ms, max(high, run[0].start_ms) + length), sum(step.windows for step in run),
+                      sum(step.n for step in run))
         return self._drift(point, reference, direction, level_of(run), raw_level_of(run), onset, "cusum")
 
     def _by_adwin(self, point: Point, reference: Reference) -> Change | None:
@@ -263,7 +271,9 @@ class Watch:
         if abs(by) < least or (by < 0.0 and self.effect.worse):
             return None
         at, unsure = self.memory.onset_ms(point.start_ms), ADWIN_UNSURE * (point.end_ms - point.start_ms)
-        onset = Onset(at, max(0, at - unsure), min(point.end_ms, at + unsure), round(1 / SLOW) * point.windows)
+        points = round(1 / SLOW)
+        onset = Onset(at, max(0, at - unsure), min(point.end_ms, at + unsure), points * point.windows,
+                      points * point.n)
         return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw, onset, "adwin")
 
     def risen(self, rise: Rise, end_ms: int, windows: int) -> Change | None:
@@ -276,14 +286,33 @@ class Watch:
         state.reference = reference
         point = Point(rise.at, end_ms, windows, max(1, rise.n), rise.after, 0.0)
         unsure = round((end_ms - rise.at) * min(1.0, rise.unsure / max(1, rise.n)))
-        onset = Onset(rise.at, max(0, rise.at - unsure), min(end_ms, rise.at + unsure), windows)
+        onset = Onset(rise.at, max(0, rise.at - unsure), min(end_ms, rise.at + unsure), windows, rise.n)
         change = self._drift(point, reference, 1, rise.after, rise.after, onset, "likelihood")
-        state.least = min(self._least(reference, 1), rise.after - rise.before)
+        if change is not None:
+            state.least = min(self._least(reference, 1), rise.after - rise.before)
         return change
 
+    def _usual(self, point: Point, reference: Reference, direction: int, level: float, n: int) -> float | None:
+        """The level of this hour, or of that in which the point ends, on earlier days; None if it is not the present.
+
+        What is usual may differ from `level`, of n events, by less than the least effect and what chance does.
+        """
+        reach = self._least(reference, direction) + USUAL_Z * math.sqrt(reference.variance / max(1, n))
+        for at_ms in (point.start_ms, point.end_ms):
+            usual = self.state.usual.level(at_ms)
+            if abs(level - usual) <= reach:
+                return usual
+        return None
+
     def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset: Onset,
-               detector: str) -> Change:
+               detector: str) -> Change | None:
         state = self.state
+        usual = self._usual(point, reference, direction, watched if reference.log else raw, onset.n)
+        if usual is not None and detector != INCUMBENT:
+            state.reference = reference.moved_to(usual)
+            state.up, state.down, state.run, state.moved, state.gathered = 0.0, 0.0, [], False, {}
+            state.slow, state.slow_raw = state.reference.mean, state.reference.raw_mean
+            return None
         name = INCUMBENT if state.inherited else detector
         others = [other for other, sees in (("adwin", state.moved), ("cusum", max(state.up, state.down) > self.height))
                   if sees and other != name]
@@ -311,7 +340,7 @@ class Watch:
             large = abs(level_of(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
             length = point.end_ms - point.start_ms
             onset = Onset(run[0].start_ms, max(0, run[0].start_ms - length), run[0].start_ms + length,
-                          sum(step.windows for step in run))
+                          sum(step.windows for step in run), sum(step.n for step in run))
             level, raw = level_of(run), raw_level_of(run)
             self._calm(reference)
             return self._change("recovered", point, reference, level, raw, onset, "cusum", large)
