@@ -6,9 +6,36 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Count, FieldName, Finite, Identifier, Severity, Share, Subject, Text, TimestampMs
+from schemas.base import (
+    MAX_SEGMENT_KEYS,
+    Category,
+    Contract,
+    Count,
+    FieldName,
+    Finite,
+    Identifier,
+    Severity,
+    Share,
+    Subject,
+    Text,
+    TimestampMs,
+)
 
 DriftKind = Literal["data", "prediction", "performance", "operational"]
+DriftCause = Literal["data_quality", "real_change", "new_version", "operational", "unknown"]
+Breakage = Literal["unit_change", "null_column", "constant_column", "schema"]
+#: (bucket, count), ascending, as in a window's summary but with wider buckets: a bucket's values end at it.
+CoarseSketch = list[tuple[int, int]]
+
+
+class Moved(Contract):
+    """A field that moved at the time of a drift, with its share of all that moved."""
+
+    field: FieldName
+    statistic: Literal["mean", "rate", "missing_share"] = "mean"
+    before: Finite
+    after: Finite
+    share: Share = Field(description="Of the sum of squared effects, each in units of the least that counts")
 
 
 class DriftEvent(Subject):
@@ -30,6 +57,26 @@ class DriftEvent(Subject):
     versions: list[str] = Field(default_factory=list, max_length=32, description="Versions affected")
     windows: Count = Field(default=0, description="Windows that the new level rests on")
     partition: Count = 0
+    onset_low_ms: TimestampMs | None = Field(default=None, description="It began hardly earlier than this")
+    onset_high_ms: TimestampMs | None = Field(default=None, description="and hardly later than this")
+    agreeing: list[Identifier] = Field(default_factory=list, max_length=8,
+                                       description="All detectors and tests that see it, the deciding one first")
+    cause: DriftCause = Field(default="unknown", description="data_quality: what feeds the model is broken; its owner "
+                              "mends it, and a retrained model would learn the breakage")
+    breakage: Breakage | None = Field(default=None, description="What is broken, if the cause is data_quality")
+    broken_field: FieldName | None = Field(default=None, description="The feature whose feed is broken")
+    ranked: list[Moved] = Field(default_factory=list, max_length=16,
+                                description="What moved in this version by now, most first")
+    segment: dict[FieldName, Category] = Field(default_factory=dict, max_length=MAX_SEGMENT_KEYS,
+                                               description="Where it is concentrated; empty: everywhere, or unknown")
+    before_sketch: CoarseSketch = Field(default_factory=list, max_length=64)
+    after_sketch: CoarseSketch = Field(default_factory=list, max_length=64)
+    distances: dict[Identifier, Finite] = Field(
+        default_factory=dict, max_length=8,
+        description="psi, jensen_shannon (bits), ks, wasserstein (the field's unit): after against before")
+    expected_error_before: Share | None = Field(default=None, description="1 - mean confidence on the reference")
+    expected_error_after: Share | None = Field(default=None, description="and since the drift: the error to expect "
+                                               "while labels are late, if confidence is calibrated")
 
 
 class RetrainingRequest(Subject):

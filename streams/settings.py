@@ -89,6 +89,8 @@ class Settings(BaseSettings):
         1_000, description="Milliseconds; the windows that drift detection reads")
     drift_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         1e-5, description="False-alarm bound of a drift detector")
+    drift_false_alarms_per_day: Annotated[float, Field(gt=0.0)] = Field(
+        0.01, description="False drift alarms that a component of a model may give in a day of event time")
     anomaly_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.05, description="Share of anomalous events above which an alert opens")
     error_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -104,6 +106,12 @@ class Settings(BaseSettings):
 
     retraining_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         21_600_000, description="Milliseconds (event time) after a retraining request in which its model gets no other")
+    retraining_persistence_ms: Annotated[int, Field(ge=0)] = Field(
+        60_000, description="Milliseconds (event time) that a drift has to last before it asks for retraining")
+    retraining_most_a_week: Annotated[int, Field(ge=1)] = Field(
+        7, description="Retraining requests of a model in seven days of event time")
+    retraining_least_severity: Literal["warning", "critical"] = Field(
+        "warning", description="Least severity of a drift that asks for retraining")
 
     # -- state --------------------------------------------------------------------------------------
     checkpoint_ms: Annotated[int, Field(ge=50)] = Field(

@@ -156,6 +156,8 @@ def drifted(event: DriftEvent) -> str:
 def drifted_detail(event: DriftEvent) -> str:
     """What to look at."""
     since = f"Since {clock(event.onset_ms)}, seen in {event.windows} windows."
+    if event.cause == "data_quality":
+        return f"{since} {broken_feed(event)}"
     advice = {
         "data": "Check the source of this input: unit, encoding, another population of callers.",
         "prediction": "Compare the versions; check whether the inputs moved too.",
@@ -163,6 +165,17 @@ def drifted_detail(event: DriftEvent) -> str:
         "operational": "Look at deployments, load and what the model calls.",
     }[event.kind]
     return f"{since} {advice}"
+
+
+BREAKAGES = {"unit_change": "its unit changed", "null_column": "it is no longer filled",
+             "constant_column": "it is stuck at one value", "schema": "it is text where it was a number"}
+
+
+def broken_feed(event: DriftEvent) -> str:
+    """Whose it is to mend, and that retraining is not what mends it."""
+    name = feature_name(event.broken_field or event.field)
+    what = f" ({BREAKAGES[event.breakage]})" if event.breakage else ""
+    return f"The feed of {name} is broken{what}. This is for the owner of that feed; a retrained model would learn it."
 
 
 def evidence(event: DriftEvent) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 
+from agents.drift.cause import Verdict
 from agents.drift.grouping import Group
+from agents.drift.level import WatchState
 from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
 from agents.drift.reference import never
-from agents.drift.watch import Watch, WatchState
+from agents.drift.watch import Watch
+from schemas.drift import Breakage
 
 #: A version without events for so long is no incumbent while another has some; a statistic may make room for another.
 ACTIVE_MS = 600_000
@@ -71,6 +75,13 @@ class Component:
         return [name for name, version in self.versions.items()
                 if (watch := version.watches.get(statistic)) is not None and watch.state.direction]
 
+    def broken(self) -> list[Verdict]:
+        """Features that are broken now, in any version; those that broke first come first."""
+        found = [(watch.state.since_ms, name, watch.state.cause) for version in self.versions.values()
+                 for (name, _), watch in version.watches.items() if watch.state.direction and watch.state.cause]
+        return [Verdict("data_quality", cast(Breakage, cause), name.partition("=")[0])
+                for _, name, cause in sorted(found)]
+
     def _has_all_categories(self, version: Version, statistic: Statistic) -> bool:
         base = statistic[0].partition("=")[0] + "="
         return sum(name.startswith(base) for name, _ in version.watches) >= self.options.most_categories
@@ -80,7 +91,7 @@ class Component:
         effect, delta = effect_of(statistic), self.options.delta
         incumbent = self._incumbent(name, statistic, now_ms)
         if incumbent is not None and incumbent.state.reference is not None:
-            return Watch.on(effect, delta, incumbent.state.reference, inherited=True)
+            return Watch.on(effect, delta, incumbent.state.reference, True, incumbent.state.sketch)
         errors = self.versions[name].watches.get((ERROR_RATE, RATE))
         if "=" in statistic[0] and errors is not None and errors.ready and errors.state.reference is not None:
             return Watch.on(effect, delta, never(errors.state.reference.n), inherited=False)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agents.drift.budget import DAY_MS, height
+from agents.drift.cause import judge
 from agents.drift.component import Codec, Component, Version
 from agents.drift.grouping import Group
-from agents.drift.message import UNIT, make_event
-from agents.drift.options import ERROR_RATE, DriftOptions, kind_of
+from agents.drift.level import Change
+from agents.drift.message import UNIT, About, make_event, rank
+from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
+from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
 from streams.windows.record import WindowRecord
@@ -53,16 +57,40 @@ class DriftEngine:
 
     def _close(self, component: Component, version: Version, window: WindowRecord,
                partition: int) -> Iterator[DriftEvent]:
-        """The group into points, each to its watch."""
+        """The group into points, each to its watch; then what moved, told with all that is known by then."""
         group, version.group = version.group, Group()
+        changes: list[tuple[Statistic, Watch, Change]] = []
+        high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
+                      self.options.budget_per_day / max(1, len(version.watches)))
         for statistic, point in group.points(version.watches):
             watch = component.watch(window.version, statistic, point.end_ms)
             if watch is None:
                 continue
             if statistic[0] in group.cells or statistic[0] == ERROR_RATE:
                 watch.state.occurred_ms = point.end_ms
+            watch.height = high
             change = watch.add(point)
             if change is not None:
-                subject = (window.environment, window.model, window.version, window.component)
-                yield make_event(subject, kind_of(statistic[0]), *statistic, change, component.moved(statistic),
-                                 partition, self.options.delta)
+                changes.append((statistic, watch, change))
+        for statistic, watch, change in changes:
+            subject = (window.environment, window.model, window.version, window.component)
+            about = About()
+            if change.state == "drifted":
+                about = self._about(component, version, statistic, watch, change)
+            yield make_event(subject, kind_of(statistic[0]), statistic, change, component.moved(statistic),
+                             partition, self.options.delta, about)
+
+    def _about(self, component: Component, version: Version, statistic: Statistic, watch: Watch,
+               change: Change) -> About:
+        watches = version.watches
+        numeric = "=" in statistic[0] and (statistic[0].partition("=")[0], MEAN) in watches
+        verdict = judge(kind_of(statistic[0]), statistic, change, numeric, component.broken(),
+                        any(name.startswith(FEATURE) for name, _ in watches))
+        if statistic[0].startswith(FEATURE):
+            watch.state.cause = verdict.breakage or ""
+        confidence = watches.get((CONFIDENCE, MEAN))
+        expected = None
+        if confidence is not None and confidence.state.reference is not None:
+            before, after = confidence.state.reference.raw_mean, confidence.level
+            expected = (min(1.0, max(0.0, 1.0 - before)), min(1.0, max(0.0, 1.0 - after)))
+        return About(verdict, rank(watches), expected_error=expected)

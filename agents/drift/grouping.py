@@ -51,7 +51,8 @@ class Group(msgspec.Struct, array_like=True):
                     continue
                 cell = self.cells[name] = Cell()
             watch = watches.get((name, MEAN))
-            cell.add(summary, None if watch is None else watch.lens, name == LATENCY)
+            lens, keep = (None, True) if watch is None else (watch.lens, watch.looks_closer)
+            cell.add(summary, lens, name == LATENCY, keep and "=" not in name)
 
     def is_full(self, options: DriftOptions) -> bool:
         return self.events >= options.least_events or self.end_ms - self.start_ms >= options.longest_group_ms
@@ -108,7 +109,7 @@ class Group(msgspec.Struct, array_like=True):
 
     def _mean(self, cell: Cell) -> Point:
         return Point(self.start_ms, self.end_ms, self.windows, cell.n, cell.mean, cell.m2 / cell.n,
-                     *cell.log_moments(), cell.watched_mean())
+                     *cell.log_moments(), cell.watched_mean(), cell.sketch)
 
     def _share(self, part: int, whole: int) -> Point:
         share = part / whole

@@ -27,12 +27,14 @@ Measure = Literal["sd", "share", "ratio"]
 class DriftOptions:
     """Event time in milliseconds.
 
-    `least_events` and `longest_group_ms` bound a point, `least_labels` one of late labels. Bounds of memory: versions a
-    component, statistics a version, categories a field, values a segment key, slices of labels a component.
+    `budget_per_day`: false alarms that a component of a model may give in a day. `least_events` and
+    `longest_group_ms` bound a point, `least_labels` one of late labels. Bounds of memory: versions a component,
+    statistics a version, categories a field, values a segment key, slices of labels a component.
     """
 
     granularity_ms: int = 1_000
     delta: float = 1e-5
+    budget_per_day: float = 0.01
     least_events: int = 20
     longest_group_ms: int = 30_000
     least_labels: int = 20
@@ -44,7 +46,7 @@ class DriftOptions:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> DriftOptions:
-        return cls(settings.drift_granularity_ms, settings.drift_delta)
+        return cls(settings.drift_granularity_ms, settings.drift_delta, settings.drift_false_alarms_per_day)
 
 
 class Effect(NamedTuple):

@@ -4,6 +4,10 @@ For classes the error of a label is 0 or 1; for numbers it is the distance. Labe
 `least_labels`, and watched as the statistics of windows are; a new version starts on the incumbent's reference. A slice
 is one value of a segment key, over all versions.
 
+Errors of classes are also read one by one, by a bank of likelihood ratios: it finds a rise sooner than points can, be
+it a large one within a few labels or one too small for a point to show. Its allowance is the budget of false alarms,
+per component and day of event time, in equal parts for the slices there are (alpha spending).
+
 A record that is read again is passed over by its offset. A label that its producer sends twice, in two records, counts
 twice: to know them all by event_id would take more memory than what it guards against.
 """
@@ -12,15 +16,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
-from agents.drift.message import UNIT, make_event
-from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect
+from agents.drift.budget import DAY_MS, height
+from agents.drift.cause import Verdict, judge
+from agents.drift.detectors.likelihood import Likelihood
+from agents.drift.level import Change, WatchState
+from agents.drift.message import UNIT, About, make_event, rank
+from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
 from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
-from agents.drift.watch import Change, Watch, WatchState
+from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
 from streams.state.keyed import KeyedStates
@@ -29,6 +37,12 @@ FIELD = "error"
 VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
 #: Versions that a point of a slice remembers.
 _MOST_VERSIONS = 8
+#: Characters of a segment's value in its contract.
+_LONGEST = 128
+#: A rise of errors that is smaller matters to nobody; and the most false alarms allowed a label, however few come.
+LEAST_RISE, MOST_RATE = 0.02, 1e-3
+#: How much more a segment's errors have to be off than those beside it, for a drift to be its own.
+CONCENTRATED = 2.0
 
 
 class Labels(msgspec.Struct, array_like=True):
@@ -45,7 +59,7 @@ class Labels(msgspec.Struct, array_like=True):
 
     def add(self, error: float, label: Feedback, watch: Watch) -> None:
         """Take in one error (Welford)."""
-        begun = label.ts if label.predicted_at is None else min(label.predicted_at, label.ts)
+        begun = begun_ms(label)
         self.start_ms = min(self.start_ms, begun) if self.n else begun
         self.end_ms = max(self.end_ms, label.ts)
         self.n += 1
@@ -64,6 +78,11 @@ class Labels(msgspec.Struct, array_like=True):
         return Point(self.start_ms, self.end_ms, 1, self.n, self.mean, self.m2 / self.n, watched=watched)
 
 
+def begun_ms(label: Feedback) -> int:
+    """When the prediction was made, as far as is known."""
+    return label.ts if label.predicted_at is None else min(label.predicted_at, label.ts)
+
+
 class SliceState(msgspec.Struct, array_like=True):
     """A slice as written."""
 
@@ -72,6 +91,8 @@ class SliceState(msgspec.Struct, array_like=True):
     events: int
     labels: Labels
     watch: WatchState
+    bank: bytes = b""
+    since_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +104,33 @@ class Slice:
     labels: Labels
     seen_ms: int = 0
     events: int = 0
+    bank: Likelihood = field(default_factory=Likelihood)
+    since_ms: int = 0
+
+    def points_per_day(self, n: int) -> float:
+        """Points of n labels, as they came so far."""
+        return (self.events if self.numeric else self.bank.n) / n * DAY_MS / max(1_000, self.seen_ms - self.since_ms)
+
+    def risen(self, error: float, label: Feedback, allowed_per_day: float) -> Change | None:
+        """Give one error of a class to the bank; a change, if it makes a rise certain that matters.
+
+        The bank keeps away from errors of a drift under way, and begins anew with the watch's reference.
+        """
+        watch, bank = self.watch, self.bank
+        if watch.state.direction:
+            return None
+        if not bank.n or (watch.state.reference is None and not watch.state.warm):
+            self.bank = bank = Likelihood()
+            self.since_ms = label.ts
+        elapsed = max(1_000, self.seen_ms - self.since_ms)
+        bank.rate = min(MOST_RATE, allowed_per_day * elapsed / DAY_MS / max(1, bank.n))
+        if not bank.update_at(error, begun_ms(label)):
+            return None
+        rise, change = bank.rise(), None
+        if rise.after - rise.before >= LEAST_RISE:
+            change = watch.risen(rise, label.ts, max(1, rise.n // 20))
+        bank.calm()
+        return change
 
 
 Slices = dict[str, Slice]
@@ -99,7 +147,8 @@ class Codec:
 
     def encode(self, key: str, state: Slices) -> bytes:
         return msgspec.msgpack.encode({name: SliceState(one.numeric, one.seen_ms, one.events, one.labels,
-                                                        one.watch.snapshot()) for name, one in state.items()})
+                                                        one.watch.snapshot(), one.bank.encode(), one.since_ms)
+                                       for name, one in state.items()})
 
     def decode(self, key: str, data: bytes) -> Slices:
         """Raises ValueError if the bytes are damaged."""
@@ -107,8 +156,14 @@ class Codec:
             kept = msgspec.msgpack.decode(data, type=dict[str, SliceState])
         except msgspec.MsgspecError as error:
             raise ValueError(f"drift state of late labels is damaged: {error}") from None
-        return {name: Slice(one.numeric, Watch(_effect(one.numeric), self.delta, one.watch), one.labels, one.seen_ms,
-                            one.events) for name, one in kept.items()}
+        return {name: self._slice(one) for name, one in kept.items()}
+
+    def _slice(self, kept: SliceState) -> Slice:
+        bank = Likelihood()
+        if kept.bank:
+            bank.restore(kept.bank)
+        return Slice(kept.numeric, Watch(_effect(kept.numeric), self.delta, kept.watch), kept.labels, kept.seen_ms,
+                     kept.events, bank, kept.since_ms)
 
 
 class PerformanceEngine:
@@ -131,27 +186,33 @@ class PerformanceEngine:
 
     def _label(self, slices: Slices, label: Feedback, partition: int) -> Iterator[DriftEvent]:
         error, numeric = _error(label)
-        for name, field in _names(label):
+        for name, told in _names(label):
             found = slices.get(name)
             if found is None:
                 found = slices[name] = self._new_slice(slices, name, numeric)
+                found.since_ms = label.ts
             if found.numeric != numeric:
                 continue
             found.seen_ms = max(found.seen_ms, label.ts)
             found.events += 1
             found.labels.add(error, label, found.watch)
-            if found.labels.n < self.options.least_labels:
-                continue
-            labels, found.labels = found.labels, Labels()
-            change = found.watch.add(labels.point())
+            versions = found.labels.versions
+            change = None if numeric else found.risen(error, label, self.options.budget_per_day / len(slices))
+            if change is None and found.labels.n >= self.options.least_labels:
+                labels, found.labels = found.labels, Labels()
+                found.watch.height = height(found.points_per_day(labels.n), self.options.budget_per_day / len(slices))
+                change = found.watch.add(labels.point())
             if change is not None:
-                yield self._event(label, field, change, labels.versions, numeric, partition)
+                yield self._event(slices, label, (told, MEAN if numeric else RATE), change, versions, partition)
 
-    def _event(self, label: Feedback, field: str, change: Change, versions: list[str], numeric: bool,
+    def _event(self, slices: Slices, label: Feedback, statistic: Statistic, change: Change, versions: list[str],
                partition: int) -> DriftEvent:
         subject = (label.environment, label.model, label.version, label.component)
-        return make_event(subject, "performance", field, MEAN if numeric else RATE, change, versions, partition,
-                          self.options.delta)
+        about = About()
+        if change.state == "drifted":
+            verdict = Verdict("new_version") if _is_on_trial(slices) else judge("performance", statistic, change)
+            about = About(verdict, rank(_watches(slices)), _segment(slices))
+        return make_event(subject, "performance", statistic, change, versions, partition, self.options.delta, about)
 
     def _new_slice(self, slices: Slices, name: str, numeric: bool) -> Slice:
         """Room is made by forgetting the value of that key that is longest unseen, or the slice."""
@@ -164,6 +225,40 @@ class PerformanceEngine:
         if incumbent is not None and incumbent.state.reference is not None:
             watch = Watch.on(effect, delta, incumbent.state.reference, inherited=True)
         return Slice(numeric, watch, Labels())
+
+
+def _watches(slices: Slices) -> dict[Statistic, Watch]:
+    """All watches, by the field that an event would name."""
+    found = {}
+    for name, one in slices.items():
+        key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
+        field = f"{FIELD}[{key}={value}]" if name.startswith(SEGMENT) else f"{FIELD}[version={value}]"
+        found[field, MEAN if one.numeric else RATE] = one.watch
+    return found
+
+
+def _is_on_trial(slices: Slices) -> bool:
+    """True while a new version does worse than the incumbent did: then it is what slices over all versions show."""
+    return any(one.watch.state.inherited and one.watch.weight > 0.0 for one in slices.values())
+
+
+def _segment(slices: Slices) -> dict[str, str]:
+    """The value of each segment key where errors are off while those of the key's other values are not.
+
+    A value holds a change if it is off by at least `CONCENTRATED` times as much as any other of its key.
+    """
+    weights: dict[str, list[tuple[float, str]]] = {}
+    for name, one in slices.items():
+        if name.startswith(SEGMENT):
+            key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
+            if key and len(value) <= _LONGEST:      # else the key itself has the separator in it
+                weights.setdefault(key, []).append((one.watch.weight, value))
+    found = {}
+    for key, known in weights.items():
+        (most, value), others = max(known), sorted(known)[:-1]
+        if others and most > 0.0 and most >= CONCENTRATED * others[-1][0]:
+            found[key] = value
+    return found
 
 
 def _make_room(slices: Slices, candidates: list[str], most: int) -> None:

@@ -29,9 +29,13 @@ class Cell(msgspec.Struct, array_like=True):
     log_squares: float = 0.0
     watched_n: int = 0
     watched: float = 0.0
+    sketch: dict[int, int] = {}
 
-    def add(self, summary: SummaryRecord, lens: Lens | None, floor: bool) -> None:
-        """Take in a window (Chan's merge). `floor`: zeros have a logarithm, that of the least value."""
+    def add(self, summary: SummaryRecord, lens: Lens | None, floor: bool, keep: bool = False) -> None:
+        """Take in a window (Chan's merge). `floor`: zeros have a logarithm, that of the least value.
+
+        `keep`: its sketch as well.
+        """
         self.missing += summary.missing
         n = summary.count
         if not n:
@@ -42,6 +46,9 @@ class Cell(msgspec.Struct, array_like=True):
         self.m2 += min(summary.m2, LARGEST * LARGEST) + delta * delta * self.n * n / total
         self.mean += delta * n / total
         self.n = total
+        if keep:
+            for code, count in summary.sketch:
+                self.sketch[code] = self.sketch.get(code, 0) + count
         if lens is not None:
             self.watched_n += n
             self.watched += logs_through(summary, mean, lens) if lens.log else sum_through(summary, mean, lens)

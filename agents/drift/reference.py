@@ -13,7 +13,7 @@ less than R^2 / N for a range of R: what was constant for N events may yet be se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -42,6 +42,7 @@ class Point(NamedTuple):
     """A statistic over one group of windows; variances are of single events.
 
     `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.
+    `sketch`: bucket -> count, where the watch keeps them.
     """
 
     start_ms: int
@@ -53,6 +54,7 @@ class Point(NamedTuple):
     log_mean: float = math.nan
     log_variance: float = math.nan
     watched: float = math.nan
+    sketch: Mapping[int, int] = {}
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
@@ -91,6 +93,12 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
         if effect.measure == "sd":
             return size * self.spread
         return math.log(size) if effect.measure == "ratio" else size
+
+    def moved_to(self, level: float) -> Reference:
+        """The same around another level, in the lens's unit."""
+        by = level - self.mean
+        raw = self.raw_mean * math.exp(max(-300.0, min(300.0, by))) if self.log else level
+        return msgspec.structs.replace(self, mean=level, low=self.low + by, high=self.high + by, raw_mean=raw)
 
     def level(self, watched: float, raw: float) -> float:
         """What to tell people: the mean, or the geometric mean under a logarithm."""

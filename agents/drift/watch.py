@@ -12,6 +12,8 @@ points beyond half of that effect. A drift ends by the same test run backwards, 
 that a level in between does not swing the state. A new level that lasts becomes the reference without a word, as does
 a lasting improvement of what can only get worse.
 
+A level that is usual at this hour of the day, by earlier days (`season`), is no drift: the reference moves there.
+
 A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own; these
 two are compared when it has (detector `incumbent`).
 
@@ -21,11 +23,27 @@ Invariants: the same points give the same changes, wherever snapshots were taken
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
+from agents.drift.detectors.likelihood import Rise
+from agents.drift.distance import coarse
+from agents.drift.level import (
+    INCUMBENT,
+    NOWHERE,
+    Change,
+    Onset,
+    WatchState,
+    gather,
+    interval_of,
+    level_of,
+    onset_of,
+    raw_level_of,
+    step_of,
+)
 from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
 from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
@@ -47,56 +65,14 @@ NOT_RARE, NEARLY_GONE = 0.05, 0.9
 SLOW = 1 / 32
 #: Standard errors between a new version's own reference and the incumbent's that make it another one.
 INCUMBENT_Z = 5.0
+#: Evidence from which on sketches are read, to tell what it is that moves; and how many buckets of one are kept.
+CLOSER, MOST_BUCKETS = 3.0, 48
+#: Standard errors that a level may be off what is usual at its hour.
+USUAL_Z = 3.0
+#: Points that ADWIN's onset may be off.
+ADWIN_UNSURE = 16
 #: Times that a warm-up whose level moved is begun anew.
 MOST_TRIES = 4
-
-
-class Change(NamedTuple):
-    """A drift that begins or ends. `onset_ms`: start of the first point of the new level."""
-
-    state: Literal["drifted", "recovered"]
-    before: float
-    after: float
-    scale: float
-    onset_ms: int
-    start_ms: int
-    detected_ms: int
-    windows: int
-    detector: str
-    large: bool
-
-
-class Step(msgspec.Struct, array_like=True, frozen=True):
-    """A point that may belong to a new level."""
-
-    start_ms: int
-    windows: int
-    n: int
-    mean: float
-    watched: float
-
-
-class WatchState(msgspec.Struct, array_like=True):
-    """All that a watch remembers. `direction` is 0 while stable, else where the drift went."""
-
-    reference: Reference | None = None
-    inherited: bool = False
-    warm: list[Warm] = []
-    warm_ms: int = 0
-    tries: int = 0
-    up: float = 0.0
-    down: float = 0.0
-    run: list[Step] = []
-    slow: float = 0.0
-    slow_raw: float = 0.0
-    moved: bool = False
-    direction: int = 0
-    back: float = 0.0
-    seen: int = 0
-    since_ms: int = 0
-    occurred_ms: int = 0
-    complete: int = 0
-    past: Past = msgspec.field(default_factory=Past)
 
 
 @dataclass(slots=True, eq=False)
@@ -107,14 +83,17 @@ class Watch:
     delta: float
     state: WatchState = field(default_factory=WatchState)
     memory: Memory = field(init=False)
+    height: float = H
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.delta, self.state.past)
 
     @classmethod
-    def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool) -> Watch:
+    def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
+           sketch: Sequence[tuple[int, int]] = ()) -> Watch:
         """A watch that has a reference from the start."""
-        return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean))
+        return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean,
+                                             sketch=list(sketch)))
 
     @property
     def ready(self) -> bool:
@@ -127,6 +106,31 @@ class Watch:
         known = self.state.reference
         return None if known is None else Lens(known.log, known.low, known.high, self.state.inherited)
 
+    @property
+    def looks_closer(self) -> bool:
+        """True while sketches are wanted: in a warm-up, and when a change is suspected."""
+        state = self.state
+        return not self.ready or (not state.direction and max(state.up, state.down) > CLOSER)
+
+    @property
+    def level(self) -> float:
+        """The latest level, in the field's unit; NaN while nothing is known."""
+        state = self.state
+        if state.reference is None:
+            return math.nan
+        if state.direction:
+            return state.after_raw
+        return raw_level_of(state.run) if len(state.run) >= CONFIRM_POINTS else state.slow_raw
+
+    @property
+    def weight(self) -> float:
+        """How far the statistic is off, in units of the least change that counts: 0 unless there is evidence."""
+        state, reference = self.state, self.state.reference
+        if reference is None or not (state.direction or max(state.up, state.down) > CLOSER):
+            return 0.0
+        by = state.after - reference.mean if state.direction else level_of(state.run or [NOWHERE]) - reference.mean
+        return abs(by) / max(1e-12, self._least(reference, 1 if by > 0 else -1))
+
     def snapshot(self) -> WatchState:
         """The state, for a codec."""
         self.state.past = self.memory.past()
@@ -136,6 +140,9 @@ class Watch:
         """Take in a point; a change, if this one makes it certain."""
         state = self.state
         change = None
+        if not state.direction and state.reference is not None and not math.isnan(point.watched):
+            log = state.reference.log
+            state.usual.add(point.start_ms, point.n, point.watched if log else point.mean, log)
         if state.reference is not None and not math.isnan(point.watched):
             change = self._while_drifted(point, state.reference) if state.direction \
                 else self._while_stable(point, state.reference)
@@ -151,16 +158,20 @@ class Watch:
             state.warm_ms = point.start_ms
         state.warm.append(
             Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
+        gather(state.gathered, point)
         if len(state.warm) < WARM_UP_POINTS:
             return None
         own = learn(state.warm, self.effect)
         if state.tries < MOST_TRIES and is_unsteady(state.warm, own, self.effect):
             state.tries += 1
             del state.warm[:WARM_UP_POINTS // 2]
+            state.gathered = {}
             return None
         change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
         if change is None:
+            sketch = coarse(sorted(state.gathered.items()), MOST_BUCKETS)
             self._settle(own)
+            self.state.sketch = sketch
         return change
 
     def _against_incumbent(self, point: Point, own: Reference, reference: Reference) -> Change | None:
@@ -173,14 +184,17 @@ class Watch:
         error = math.sqrt(reference.variance / reference.n + max(reference.variance, own.variance) / max(1, n))
         if by < self._least(reference, direction) or by < INCUMBENT_Z * error or (direction < 0 and self.effect.worse):
             return None
-        return self._drift(point, reference, direction, level, own.raw_mean, self.state.warm_ms, len(known), "")
+        since = self.state.warm_ms
+        return self._drift(point, reference, direction, level, own.raw_mean,
+                           Onset(since, since, since + point.end_ms - point.start_ms, len(known), n), INCUMBENT)
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
         kept = self.state
         self.memory = Memory(self.delta, Past())
-        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete)
+        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete, usual=kept.usual)
         if reference is not None:
+            self.state.sketch = kept.sketch
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
 
     # -- stable -------------------------------------------------------------------------------------
@@ -201,13 +215,17 @@ class Watch:
         state.slow_raw += SLOW * (point.mean - state.slow_raw)
         state.moved = self.memory.add(z, point.start_ms) or state.moved
         if state.up > 0.0 or (state.down > 0.0 and not self.effect.worse):
-            state.run = [*state.run[1 - RUN_POINTS:], _step(point)]
+            state.run = [*state.run[1 - RUN_POINTS:], step_of(point)]
+            if self.ready:
+                gather(state.gathered, point)
         else:
             state.run = []
+            if self.ready:
+                state.gathered = {}
         if self.effect.worse and self._is_lasting_improvement(point):
             self._settle(None)
             return None
-        if self.ready and reference.points < MOST_POINTS and max(state.up, state.down) < H / 2:
+        if self.ready and reference.points < MOST_POINTS and max(state.up, state.down) < self.height / 2:
             state.reference = reference.refined(point)
         return self._by_cusum(point, reference) or self._by_adwin(point, reference)
 
@@ -219,23 +237,27 @@ class Watch:
         if state.seen == 0:
             state.since_ms = point.start_ms
         state.seen += 1
-        return state.down > H and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
+        return state.down > self.height and state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS
 
     def _by_cusum(self, point: Point, reference: Reference) -> Change | None:
         state = self.state
-        direction = 1 if state.up > H else -1 if state.down > H and not self.effect.worse else 0
+        direction = 1 if state.up > self.height else -1 if state.down > self.height and not self.effect.worse else 0
         if not direction or len(state.run) < CONFIRM_POINTS:
             return None
         least = self._least(reference, direction)
         moved = [direction * (step.watched - reference.mean) for step in state.run]
         if min(moved[-CONFIRM_POINTS:]) < least / 2:
             return None
-        first = _onset([step.n * (by - least / 2) for step, by in zip(state.run, moved, strict=True)])
+        first = onset_of([step.n * (by - least / 2) for step, by in zip(state.run, moved, strict=True)])
         run = state.run[min(first, len(state.run) - CONFIRM_POINTS):]
-        if direction * (_level(run) - reference.mean) < least:
+        if direction * (level_of(run) - reference.mean) < least:
             return None
-        return self._drift(point, reference, direction, _level(run), _raw_level(run), run[0].start_ms,
-                           sum(step.windows for step in run), "cusum")
+        low, high = interval_of(state.run, moved, direction * (level_of(run) - reference.mean), reference.variance)
+        length = point.end_ms - point.start_ms
+        onset = Onset(run[0].start_ms, max(0, min(low, run[0].start_ms) - length),
+                      min(point.end_ms, max(high, run[0].start_ms) + length), sum(step.windows for step in run),
+                      sum(step.n for step in run))
+        return self._drift(point, reference, direction, level_of(run), raw_level_of(run), onset, "cusum")
 
     def _by_adwin(self, point: Point, reference: Reference) -> Change | None:
         """ADWIN saw a change since the level was last at the reference, and it has become one that matters."""
@@ -248,34 +270,80 @@ class Watch:
             state.moved = False
         if abs(by) < least or (by < 0.0 and self.effect.worse):
             return None
-        return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw,
-                           self.memory.onset_ms(point.start_ms), round(1 / SLOW) * point.windows, "adwin")
+        at, unsure = self.memory.onset_ms(point.start_ms), ADWIN_UNSURE * (point.end_ms - point.start_ms)
+        points = round(1 / SLOW)
+        onset = Onset(at, max(0, at - unsure), min(point.end_ms, at + unsure), points * point.windows,
+                      points * point.n)
+        return self._drift(point, reference, 1 if by > 0 else -1, state.slow, state.slow_raw, onset, "adwin")
 
-    def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset_ms: int,
-               windows: int, detector: str) -> Change:
+    def risen(self, rise: Rise, end_ms: int, windows: int) -> Change | None:
+        """A rise that a detector of single values is sure of; None if the watch cannot judge it, or knows of it."""
+        state, reference = self.state, self.state.reference
+        if reference is None or not self.ready or state.direction:
+            return None
+        reference = msgspec.structs.replace(reference, n=max(reference.n, rise.reference_n), mean=rise.before,
+                                            raw_mean=rise.before)
+        state.reference = reference
+        point = Point(rise.at, end_ms, windows, max(1, rise.n), rise.after, 0.0)
+        unsure = round((end_ms - rise.at) * min(1.0, rise.unsure / max(1, rise.n)))
+        onset = Onset(rise.at, max(0, rise.at - unsure), min(end_ms, rise.at + unsure), windows, rise.n)
+        change = self._drift(point, reference, 1, rise.after, rise.after, onset, "likelihood")
+        if change is not None:
+            state.least = min(self._least(reference, 1), rise.after - rise.before)
+        return change
+
+    def _usual(self, point: Point, reference: Reference, direction: int, level: float, n: int) -> float | None:
+        """The level of this hour, or of that in which the point ends, on earlier days; None if it is not the present.
+
+        What is usual may differ from `level`, of n events, by less than the least effect and what chance does.
+        """
+        reach = self._least(reference, direction) + USUAL_Z * math.sqrt(reference.variance / max(1, n))
+        for at_ms in (point.start_ms, point.end_ms):
+            usual = self.state.usual.level(at_ms)
+            if abs(level - usual) <= reach:
+                return usual
+        return None
+
+    def _drift(self, point: Point, reference: Reference, direction: int, watched: float, raw: float, onset: Onset,
+               detector: str) -> Change | None:
         state = self.state
-        state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset_ms
-        state.warm = []
+        usual = self._usual(point, reference, direction, watched if reference.log else raw, onset.n)
+        if usual is not None and detector != INCUMBENT:
+            state.reference = reference.moved_to(usual)
+            state.up, state.down, state.run, state.moved, state.gathered = 0.0, 0.0, [], False, {}
+            state.slow, state.slow_raw = state.reference.mean, state.reference.raw_mean
+            return None
+        name = INCUMBENT if state.inherited else detector
+        others = [other for other, sees in (("adwin", state.moved), ("cusum", max(state.up, state.down) > self.height))
+                  if sees and other != name]
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
-        name = "incumbent" if state.inherited else detector
-        return self._change("drifted", point, reference, watched, raw, onset_ms, windows, name, large)
+        change = self._change("drifted", point, reference, watched, raw, onset, name, large)._replace(
+            agreeing=(name, *others), before_sketch=state.sketch,
+            after_sketch=coarse(sorted(state.gathered.items()), MOST_BUCKETS))
+        state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset.at_ms
+        state.warm, state.least, state.gathered = [], 0.0, {}
+        state.after, state.after_raw = watched, change.after
+        return change
 
     # -- drifted ------------------------------------------------------------------------------------
 
     def _while_drifted(self, point: Point, reference: Reference) -> Change | None:
-        state, error, least = self.state, reference.error(point.n), self._least(reference, self.state.direction)
+        state, error = self.state, reference.error(point.n)
+        least = state.least or self._least(reference, state.direction)
         state.seen += 1
         by = state.direction * (point.watched - reference.mean)
         state.back = max(0.0, state.back + max(-STEP_MOST, min(STEP_MOST, (least / 2 - by) / error)))
-        state.run = [*state.run[1 - RUN_POINTS:], _step(point)] if state.back > 0.0 else []
-        is_near = len(state.run) >= CONFIRM_POINTS and abs(_level(state.run) - reference.mean) <= 0.75 * least
+        state.run = [*state.run[1 - RUN_POINTS:], step_of(point)] if state.back > 0.0 else []
+        is_near = len(state.run) >= CONFIRM_POINTS and abs(level_of(state.run) - reference.mean) <= 0.75 * least
         if state.back > H_BACK and is_near:
             run = state.run
-            large = abs(_level(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
-            change = self._change("recovered", point, reference, _level(run), _raw_level(run), run[0].start_ms,
-                                  sum(step.windows for step in run), "cusum", large)
+            large = abs(level_of(run) - reference.mean) >= reference.unit(self.effect, self.effect.large)
+            length = point.end_ms - point.start_ms
+            onset = Onset(run[0].start_ms, max(0, run[0].start_ms - length), run[0].start_ms + length,
+                          sum(step.windows for step in run), sum(step.n for step in run))
+            level, raw = level_of(run), raw_level_of(run)
             self._calm(reference)
-            return change
+            return self._change("recovered", point, reference, level, raw, onset, "cusum", large)
         if state.seen >= ADOPT_POINTS and point.end_ms - state.since_ms >= ADOPT_MS:
             self._settle(None)
         return None
@@ -286,32 +354,11 @@ class Watch:
         self.state.inherited = inherited
 
     def _change(self, kind: Literal["drifted", "recovered"], point: Point, reference: Reference, watched: float,
-                raw: float, onset_ms: int, windows: int, detector: str, large: bool) -> Change:
+                raw: float, onset: Onset, detector: str, large: bool) -> Change:
         return Change(kind, reference.level(reference.mean, reference.raw_mean), reference.level(watched, raw),
-                      reference.raw_spread, onset_ms, point.start_ms, point.end_ms, windows, detector, large)
+                      reference.raw_spread, onset.at_ms, point.start_ms, point.end_ms, onset.windows, detector, large,
+                      onset.low_ms, onset.high_ms)
 
 
 def _sum(evidence: float, step: float) -> float:
     return min(2 * H, max(0.0, evidence + max(-STEP_MOST, min(STEP_MOST, step))))
-
-
-def _step(point: Point) -> Step:
-    return Step(point.start_ms, point.windows, point.n, point.mean, point.watched)
-
-
-def _onset(gains: list[float]) -> int:
-    """Where the suffix with the largest sum begins: the likeliest change point."""
-    best, at, total = -math.inf, 0, 0.0
-    for i in range(len(gains) - 1, -1, -1):
-        total += gains[i]
-        if total > best:
-            best, at = total, i
-    return at
-
-
-def _level(run: list[Step]) -> float:
-    return math.fsum(step.n * step.watched for step in run) / sum(step.n for step in run)
-
-
-def _raw_level(run: list[Step]) -> float:
-    return math.fsum(step.n * step.mean for step in run) / sum(step.n for step in run)

@@ -9,13 +9,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import accuracy, latency, multivariate, nab, recovery, scale, throughput, windows, workers
+from tests.bench import (
+    accuracy,
+    budget,
+    drift,
+    latency,
+    multivariate,
+    nab,
+    recovery,
+    scale,
+    throughput,
+    windows,
+    workers,
+)
 from tests.bench.data import folder
 
-BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
-           "windows": windows.main, "workers": workers.main}
+BENCHES = {"budget": budget.main, "latency": latency.main, "recovery": recovery.main, "scale": scale.main,
+           "throughput": throughput.main, "windows": windows.main, "workers": workers.main}
 #: Those that read labelled data.
-WITH_DATA = {"accuracy": accuracy.main, "multivariate": multivariate.main, "nab": nab.main}
+WITH_DATA = {"accuracy": accuracy.main, "drift": drift.main, "multivariate": multivariate.main, "nab": nab.main}
 
 
 def main() -> None:

@@ -169,3 +169,14 @@ def test_the_longest_names_still_fit_into_an_alert() -> None:
     world.feed(window(1, **about), window(1, **(about | {"version": "2"})))  # type: ignore[arg-type]
     [alert] = world.feed(drift(50, "f" * 128, **about))
     assert len(alert.title) == 512
+
+
+@pytest.mark.parametrize(("broken", "says"), [("unit_change", "its unit changed"), ("null_column", "no longer filled"),
+                                              ("schema", "text where it was a number"), (None, "is broken.")])
+def test_a_broken_feed_is_told_to_its_owner_and_not_to_who_retrains(broken: str | None, says: str) -> None:
+    [alert] = World().feed(drift(50, "prediction=yes", kind="prediction", cause="data_quality", breakage=broken,
+                                 broken_field="feature.tenure"))
+    assert "The feed of feature tenure" in alert.detail and says in alert.detail
+    assert "for the owner of that feed" in alert.detail
+    [other] = World().feed(drift(50, cause="real_change"))
+    assert "owner" not in other.detail
