@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from agents.drift.memory import Past
+from agents.drift.reading import add_buckets
 from agents.drift.reference import Point, Reference, Warm
 from agents.drift.season import Usual
 
@@ -136,5 +137,4 @@ def interval_of(steps: list[Step], moved: list[float], by: float, variance: floa
 
 
 def gather(sketch: dict[int, int], point: Point) -> None:
-    for code, count in point.sketch.items():
-        sketch[code] = sketch.get(code, 0) + count
+    add_buckets(sketch, point.sketch.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import msgspec
 
@@ -15,6 +16,16 @@ LARGEST = 1e100
 #: Logarithms of what is not positive (a latency of 0 ms).
 LOG_FLOOR = math.log(1e-3)
 _LOG_SHIFT = math.log(2 / (GAMMA + 1)) - BIAS * LOG_GAMMA
+
+
+def add_buckets(sketch: dict[int, int], more: Iterable[tuple[int, int]]) -> None:
+    """Add (code, count) of a sketch to another; of the first, all at once."""
+    if not sketch:
+        sketch.update(more)
+        return
+    known = sketch.get
+    for code, count in more:
+        sketch[code] = known(code, 0) + count
 
 
 class Cell(msgspec.Struct, array_like=True):
@@ -47,8 +58,7 @@ class Cell(msgspec.Struct, array_like=True):
         self.mean += delta * n / total
         self.n = total
         if keep:
-            for code, count in summary.sketch:
-                self.sketch[code] = self.sketch.get(code, 0) + count
+            add_buckets(self.sketch, summary.sketch)
         if lens is not None:
             self.watched_n += n
             self.watched += logs_through(summary, mean, lens) if lens.log else sum_through(summary, mean, lens)
