@@ -10,7 +10,7 @@ from agents.scoring.detectors import registry
 #: Rows whose scores are compared; the last is planted.
 PLACES = (100, 500, 899, 900)
 GOLDEN: dict[str, list[float]] = {
-    "half_space_trees": [0.0, 0.95758141, 0.737187945, 0.991244202],
+    "half_space_trees": [0.0, 0.958286071, 0.737187945, 0.991244202],
     "online_isolation_forest": [0.253926754, 0.309099504, 0.264613605, 0.342979196],
     "online_autoencoder": [0.6331222, 0.923782521, 0.337677942, 21.685725163],
     "robust_covariance": [1.523533679, 2.213447023, 1.233810028, 15.486761085],
