@@ -109,6 +109,17 @@ class Settings(BaseSettings):
     worker_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8701, description="Port of the worker's /metrics, /healthz and /readyz; 0: any free one")
     api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
+    tokens_file: Path | None = Field(
+        None, description="JSON of further tokens (`streamgauge tokens`); empty: tokens.json in data_dir")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins, comma-separated, whose pages may open sockets; the gateway's own may always")
+    max_connections: Annotated[int, Field(ge=16)] = Field(
+        5_000, description="Connections that a gateway holds open; others are cut, and counted")
+    handshake_ms: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="Milliseconds in which a request must have come whole")
+    socket_overflow: Literal["resume", "gap", "close"] = Field(
+        "resume", description="What becomes of a socket whose queue is full: it reads on from the stream, is told what "
+                              "it missed, or is cut")
     alert_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Alerts kept in Redis for sockets to resume from")
     anomaly_stream_length: Annotated[int, Field(ge=100)] = Field(
@@ -124,12 +135,23 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip()) \
+            if isinstance(value, str) else value
+
     @field_validator("granularities_ms")
     @classmethod
     def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or value[0] < 1 or any(b <= a or b % a for a, b in itertools.pairwise(value)):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
         return value
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of further tokens."""
+        return self.tokens_file or self.data_dir / "tokens.json"
 
     def topic(self, name: str) -> str:
         """A topic's name on the broker."""

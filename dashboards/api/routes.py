@@ -137,9 +137,10 @@ async def incidents(request: Request, state: Literal["", "open", "resolved"] = "
 
 
 @router.get("/incidents/{incident_id}", responses=_shape(Alert) | {404: {"description": "No such incident"}})
-async def incident(request: Request, incident_id: str) -> Response:
+async def incident(request: Request, incident_id: str, environment: Environment = "") -> Response:
     """Every transition of one incident, oldest first."""
     found = await _history(request).incident(incident_id)
+    found = [body for body in found if environment in ("", json.loads(body)["environment"])]
     if not found:
         raise HTTPException(404, {"code": "no_such_incident", "message":
                                   f"no incident {incident_id[:128]}; GET /api/incidents lists them"})
@@ -156,7 +157,7 @@ async def alerts(request: Request, found: Paged) -> Response:
 async def stream(request: Request,
                  from_id: Annotated[str, Query(description="First id, as `missed` has it; 0: the oldest")] = "0",
                  to_id: Annotated[str, Query(description="Last id; empty: the newest")] = "",
-                 limit: Limit = 500) -> dict[str, Any]:
+                 environment: Environment = "", limit: Limit = 500) -> dict[str, Any]:
     """Alerts of the stream that sockets read, by their ids there, oldest first. For what a socket missed."""
     try:
         first, last = place(from_id), place(to_id) if to_id else None
@@ -165,7 +166,8 @@ async def stream(request: Request,
     before = first._replace(number=first.number - 1) if first.number else first._replace(
         ms=max(0, first.ms - 1), number=(1 << 64) - 1 if first.ms else 0)
     page = await request.app.state.feeds["alert"].between(before, last, limit)
-    return {"alerts": [{"id": str(item.place), "alert": item.body} for item in page.items],
+    return {"alerts": [{"id": str(item.place), "alert": item.body} for item in page.items
+                       if environment in ("", item.body["environment"])],
             "trimmed": page.oldest is not None and (last is None or first < page.oldest)}
 
 

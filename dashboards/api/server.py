@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -19,10 +20,11 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dashboards.api import edge, routes, sockets
+from dashboards.api import door, edge, routes, sockets
 from dashboards.api.auth import api_token, required_or_cookie
 from dashboards.api.feed import Feed
 from dashboards.api.history import HistoryReader
+from dashboards.api.tokens import TokenBook
 from streams import log
 from streams.settings import Settings
 from streams.stores import postgres
@@ -34,6 +36,7 @@ CHECK_SECONDS, RETRY_SECONDS, STOP_SECONDS = 2.0, 1.0, 3
 POOL, COMMAND_SECONDS = 8, 10.0
 #: Bytes of a message that a socket may send; none says anything.
 SOCKET_BYTES = 4_096
+MOST_FILES = 65_536
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -43,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
                   description="Incidents, alerts, drift and metrics of machine-learning models in production. "
                               "Live: WebSockets /ws/alerts and /ws/anomalies. Errors are {code, message}.")
     app.state.settings = settings
-    app.state.token = api_token(settings)
+    app.state.tokens = TokenBook(api_token(settings), settings.tokens_path)
     app.state.history = None
     app.include_router(routes.router)
     app.include_router(sockets.router)
@@ -165,9 +168,19 @@ class _Server(uvicorn.Server):
 
 def server(settings: Settings) -> uvicorn.Server:
     """The gateway in its HTTP server. Its `run()` serves; `should_exit` ends it."""
+    http, line = door.protocols(settings, _descriptors())
     return _Server(uvicorn.Config(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-        server_header=False, ws="websockets-sansio", ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS))
+        server_header=False, http=http, ws=line, ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS))
+
+
+def _descriptors() -> int:
+    """How many files, sockets among them, this process may have open: as many as it can be given."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, MOST_FILES) if hard != resource.RLIM_INFINITY else MOST_FILES
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(soft, most)
 
 
 def serve(settings: Settings) -> None:
