@@ -8,9 +8,11 @@ message's compressed form is the same for every socket that agreed on the same w
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import Any, cast
 
+import h11
 from starlette.websockets import WebSocket
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -25,6 +27,8 @@ EXTENSION = "streamgauge.line"
 #: The largest window we compress with, and zlib's memory for it: 20 kB a socket instead of 270.
 WINDOW_BITS, COMPRESS = 12, {"memLevel": 5}
 PLAIN = 0
+#: What the kernel may hold for a socket that does not read; by itself it takes megabytes.
+KERNEL_BYTES = 131_072
 TOO_BIG = 1009
 
 
@@ -37,6 +41,7 @@ class Http(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         metrics.CONNECTIONS.set(len(self.connections))
         if len(self.connections) > self.most:
             self._cut("connections")
@@ -46,7 +51,7 @@ class Http(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self._expect()
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.more_body:
+        if not self._half_way():
             self._came()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
@@ -57,6 +62,11 @@ class Http(H11Protocol):
         self._came()
         super().connection_lost(exc)
         metrics.CONNECTIONS.set(len(self.connections))
+
+    def _half_way(self) -> bool:
+        """True while a head or a body has begun and is not whole."""
+        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        return begun or self.conn.their_state is h11.SEND_BODY
 
     def _expect(self) -> None:
         if self._deadline is None:
@@ -123,9 +133,9 @@ class Line(WebSocketsSansIOProtocol):
         metrics.CONNECTIONS.set(len(self.connections))
 
 
-def line_of(socket: WebSocket) -> Line:
+def line_of(found: WebSocket) -> Line:
     """The line under a WebSocket of this gateway."""
-    return cast(Line, socket.scope["extensions"][EXTENSION]["line"])
+    return cast(Line, found.scope["extensions"][EXTENSION]["line"])
 
 
 def protocols(settings: Settings, descriptors: int) -> tuple[type[Http], type[Line]]:

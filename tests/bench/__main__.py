@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
-from tests.bench import latency, recovery, scale, throughput, workers
+from tests.bench import fanout, latency, recovery, scale, throughput, workers
 
-BENCHES = {"latency": latency.main, "recovery": recovery.main, "scale": scale.main, "throughput": throughput.main,
-           "workers": workers.main}
+BENCHES = {"fanout": fanout.main, "latency": latency.main, "recovery": recovery.main, "scale": scale.main,
+           "throughput": throughput.main, "workers": workers.main}
 
 
 def main() -> None:
