@@ -90,6 +90,8 @@ class Settings(BaseSettings):
         60_000, description="Milliseconds without an event after which a model counts as silent (at the least)")
     alert_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         60_000, description="Milliseconds (event time) for which a resolved incident does not open again")
+    alert_escalate_ms: Annotated[int, Field(ge=0)] = Field(
+        0, description="Milliseconds (event time) after which an incident that nobody acknowledges escalates; 0: never")
 
     retraining_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         21_600_000, description="Milliseconds (event time) after a retraining request in which its model gets no other")

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agents.alerts import drift, silence, text, watch
+from agents.alerts import drift, life, silence, text, watch
 from agents.alerts.incident import SILENCE, find_slot, raise_signal, settle, slot_of
 from agents.alerts.options import STALL_MS, AlertOptions
 from agents.alerts.state import ModelCodec, ModelState, Signal, key_of
-from schemas.alerts import Alert
+from schemas.alerts import Alert, AlertCommand, Silence
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
 from streams.state.keyed import Entry, KeyedStates
@@ -31,6 +31,7 @@ __all__ = ["AlertEngine", "AlertOptions"]
 #: What silence is about: the model as a whole.
 WHOLE = "model"
 States = KeyedStates[ModelState]
+Policies = KeyedStates[life.Policy]
 
 
 class _About(Protocol):
@@ -52,6 +53,8 @@ class _Index:
     waiting: set[str] = field(default_factory=set)
     heard: dict[str, int] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
+    #: Alerts of the outbox that carry their owner and silence; those in a snapshot all do.
+    stamped: set[str] = field(default_factory=set)
     clock_ms: int = -1
     ticked_ms: int = -1
 
@@ -66,6 +69,8 @@ class AlertEngine:
     def __init__(self, options: AlertOptions | None = None) -> None:
         self.options = options or AlertOptions()
         self.codec = ModelCodec()
+        self.policy_codec = life.PolicyCodec()
+        self._silences: dict[int, list[Silence]] = {}
         self._indices: dict[int, _Index] = {}
 
     # -- inputs -----------------------------------------------------------------------------------
@@ -103,6 +108,26 @@ class AlertEngine:
                 drift.take(entry.state, event, self.options)
                 self._done(entry, states, index, topic, offset)
 
+    def on_commands(self, items: Sequence[tuple[int, AlertCommand]], states: States, policies: Policies,
+                    topic: str) -> None:
+        """Take in people's commands, (offset, message) in log order."""
+        index, policy = self._index(states), policies.entry(life.POLICY)
+        for offset, command in items:
+            if not policy.includes(topic, offset):
+                life.decide(policy.state, command)
+                policies.touch(policy, topic, offset)
+            key = key_of(command.environment, command.model)
+            if command.incident_id and key in states:
+                entry = states.entry(key)
+                if not entry.includes(topic, offset):
+                    life.carry_out(entry.state, command)
+                    self._done(entry, states, index, topic, offset)
+        self.obey(policies)
+
+    def obey(self, policies: Policies) -> None:
+        """Act on the policy of a partition from now on; after a start, or a command."""
+        self._silences[policies.partition] = life.silences_of(policies.entry(life.POLICY).state)
+
     def tick(self, states: States, now_ms: int) -> None:
         """Look for models that have gone silent; to be called every second or so with the wall clock."""
         index = self._index(states)
@@ -117,7 +142,10 @@ class AlertEngine:
             entry = states.entry(key)
             if waited > self.options.retire_ms:
                 self._retire(entry, states, index)
-            elif self._silent(entry.state, waited, index.clock_ms):
+                continue
+            state = entry.state
+            now = max(state.clock_ms, state.last_start_ms + waited)
+            if self._silent(state, waited, index.clock_ms) | life.escalate(state, now, self.options):
                 self._done(entry, states, index)
 
     # -- outputs ----------------------------------------------------------------------------------
@@ -137,6 +165,7 @@ class AlertEngine:
             if out:
                 for alert_id in out:
                     del entry.state.outbox[alert_id]
+                index.stamped -= out
                 states.touch(entry)
             if not entry.state.outbox:
                 index.waiting.discard(key)
@@ -193,14 +222,20 @@ class AlertEngine:
     def _done(self, entry: Entry[ModelState], states: States, index: _Index, topic: str | None = None,
               offset: int = -1) -> None:
         states.touch(entry, topic, offset)
-        if entry.state.outbox:
+        outbox = entry.state.outbox
+        if outbox:
             index.waiting.add(entry.key)
+            for alert_id in outbox.keys() - index.stamped:
+                outbox[alert_id], _ = life.stamped(outbox[alert_id], self._silences.get(states.partition, ()),
+                                                   states.partition)
+                index.stamped.add(alert_id)
 
     def _index(self, states: States) -> _Index:
         index = self._indices.get(states.partition)
         if index is None or index.states is not states:
             waiting = {key for key in states.keys() if states.entry(key).state.outbox}  # noqa: SIM118
             index = self._indices[states.partition] = _Index(states, waiting)
+            index.stamped.update(*(states.entry(key).state.outbox for key in waiting))
         return index
 
 

@@ -103,17 +103,22 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a socket wants; empty is everything. `allowed`: the environments that its token is limited to."""
+    """What a socket wants; empty is everything. `allowed`: the environments that its token is limited to.
+
+    `silenced`: also what falls under a silence.
+    """
 
     environment: str = ""
     model: str = ""
     severity: str = "info"
     allowed: tuple[str, ...] = ()
+    silenced: bool = False
 
     def wants(self, body: dict[str, Any]) -> bool:
         """True if it passes. What has no severity, as anomalies, is information."""
         return (self.environment in ("", body["environment"]) and self.model in ("", body["model"])
                 and SEVERITIES[body.get("severity", "info")] >= SEVERITIES[self.severity]
+                and (self.silenced or not body.get("silenced_by"))
                 and (not self.allowed or body["environment"] in self.allowed))
 
 
@@ -367,7 +372,8 @@ class Feed:
             text = entry[1][kind]
             body = json.loads(text)
             Filter().wants(body)
+            group = f',"group":{json.dumps(entry[1]["group"])}' if "group" in entry[1] else ""
         except (KeyError, TypeError, ValueError):
             logger.warning("stream.entry_skipped", id=str(entry[0]))
             return None
-        return Item(place(entry[0]), body, f'{{"type":"{kind}","id":"{entry[0]}","{kind}":{text}}}'.encode())
+        return Item(place(entry[0]), body, f'{{"type":"{kind}","id":"{entry[0]}"{group},"{kind}":{text}}}'.encode())

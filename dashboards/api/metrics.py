@@ -8,6 +8,7 @@ SENT = Counter("gateway_messages_sent", "Alerts or anomalies sent to sockets", [
 MISSED = Counter("gateway_messages_missed", "Alerts or anomalies that slow sockets missed", ["stream"])
 OVERFLOWS = Counter("gateway_overflows", "Times that a slow socket's queue was full, by what was done", ["policy"])
 REFUSED = Counter("gateway_refused", "Connections and requests that were refused", ["reason"])
+COMMANDS = Counter("gateway_commands", "Commands of people that Kafka has", ["action"])
 CLOSED = Counter("gateway_sockets_closed", "WebSockets that the gateway closed", ["reason"])
 PASS_SECONDS = Histogram("gateway_pass_seconds", "Time of one pass over all sockets", ["stream"],
                          buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0))

@@ -20,8 +20,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dashboards.api import door, edge, routes, sockets
+from dashboards.api import door, edge, life, routes, sockets
 from dashboards.api.auth import api_token, required_or_cookie
+from dashboards.api.commands import Commands
 from dashboards.api.feed import Feed
 from dashboards.api.history import HistoryReader
 from dashboards.api.tokens import TokenBook
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tokens = TokenBook(api_token(settings), settings.tokens_path)
     app.state.history = None
     app.include_router(routes.router)
+    app.include_router(life.router)
     app.include_router(sockets.router)
     edge.install(app)
     _open_routes(app)
@@ -95,6 +97,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                        for stream in (app.state.hot.alerts, app.state.hot.anomalies)}
     for feed in app.state.feeds.values():
         await feed.start()
+    app.state.commands = Commands(settings)
     connecting = asyncio.create_task(_connect(app))
     try:
         yield
@@ -103,6 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(connecting, return_exceptions=True)
         for feed in app.state.feeds.values():
             await feed.stop()
+        await app.state.commands.close()
         with contextlib.suppress(OSError):
             await app.state.hot.client.aclose()
         if app.state.history is not None:

@@ -1,11 +1,12 @@
 """`/ws/alerts` and `/ws/anomalies`: filtered, resumed from the last id without a gap or a double, with heartbeats.
 
 Query: environment, model, severity (the least; alerts have one), last_id (0: everything kept; absent: only what comes
-from now on), overflow (resume, gap, close: what becomes of a socket that does not keep up; see `dashboards.api.feed`).
+from now on), silenced (true: also what falls under a silence), overflow (resume, gap, close: what becomes of a socket
+that does not keep up; see `dashboards.api.feed`).
 Messages, each one JSON object, compressed if the client offers permessage-deflate:
 
     hello      last_id (the newest now), heartbeat_ms, overflow
-    alert      id, alert (the message of the topic `alerts`)
+    alert      id, group (the incident that its group began with), alert (the message of the topic `alerts`)
     anomaly    id, anomaly (the message of the topic `anomalies`)
     heartbeat  ts, last_id: everything up to it was sent
     missed     reason (slow: the queue was full; trimmed: no longer kept), count (null if unknown), from_id, to_id
@@ -76,7 +77,8 @@ async def _open(socket: WebSocket, kind: str) -> None:
     except DeniedError as error:
         await socket.send_denial_response(JSONResponse({"code": error.code, "message": error.message}, error.status))
         return
-    wanted = Filter(environment, query.get("model", ""), severity, () if environment else grant.environments)
+    wanted = Filter(environment, query.get("model", ""), severity, () if environment else grant.environments,
+                    query.get("silenced", "") == "true")
     line = line_of(socket)
     subscriber = Subscriber(wanted, state.settings.socket_queue, kind, line, policy=policy)
     await socket.accept(subprotocol=socket_protocol(socket))

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from schemas.alerts import Alert
+from schemas.alerts import Alert, AlertCommand
 from streams.settings import Settings
 from streams.stores import redis as hot
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
-from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
+from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
 
 #: So often is old history dropped.
 DROP_EVERY = timedelta(hours=1)
@@ -71,13 +71,13 @@ class RedisSink(Sink):
 
 
 class AlertRelay(RedisSink):
-    """Alerts onto the Redis stream, at once, each id once."""
+    """Alerts onto the Redis stream, at once, each id once; and what commands changed, for gateways to list."""
 
     name = "relay"
     fetch_wait_ms = 50
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, [ALERTS])
+        super().__init__(settings, [ALERTS, ALERT_COMMANDS])
 
     async def open(self) -> Mapping[str, Write]:
         store = await self._connect()
@@ -86,7 +86,11 @@ class AlertRelay(RedisSink):
             for alert in alerts:
                 await store.append_alert(alert)
 
-        return {ALERTS.name: append}
+        async def obey(commands: Sequence[AlertCommand]) -> None:
+            for command in commands:
+                await store.obey(command)
+
+        return {ALERTS.name: append, ALERT_COMMANDS.name: obey}
 
 
 class AnomalyRelay(RedisSink):
