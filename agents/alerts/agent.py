@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 from agents.alerts.engine import AlertEngine, AlertOptions
+from agents.alerts.ruleset import NONE
+from agents.alerts.rulesfile import RulesFile
 from schemas.alerts import AlertCommand
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
@@ -34,6 +36,8 @@ def register(pipeline: Pipeline) -> None:
     topic = pipeline.settings.topic(ALERTS.name)
     pipeline.state(NAME, engine.codec)
     pipeline.state(POLICIES, engine.policy_codec)
+    file = RulesFile(pipeline.settings.rules_file)
+    engine.base(file.changed() or NONE)
     obeyed: set[Partition] = set()
     one_at_a_time = asyncio.Lock()
 
@@ -80,6 +84,10 @@ def register(pipeline: Pipeline) -> None:
         await tell(partition)
 
     async def tick() -> None:
+        rules = file.changed()
+        if rules is not None:
+            engine.base(rules)
+            obeyed.clear()
         for partition in pipeline.partitions:
             engine.tick(ready(partition), int(time.time() * 1000))
             await tell(partition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agents.alerts.ruleset import NONE, RuleSet
 from streams.settings import Settings
 
 # -- looking back (event time) -----------------------------------------------------------------------
@@ -72,6 +73,8 @@ MAX_SILENCES = 1_000
 class AlertOptions:
     """The thresholds of the rules. Rates are shares, times are milliseconds of event time unless said otherwise."""
 
+    ruleset: RuleSet = NONE              # people's rules
+    built_in: bool = True                # False: people's rules only, for a dry run
     bucket_ms: int = 1_000               # the finest granularity of `metrics`; other windows are skipped
     anomaly_rate_limit: float = 0.05
     error_rate_limit: float = 0.05

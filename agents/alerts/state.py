@@ -149,12 +149,11 @@ class Pauses(msgspec.Struct, omit_defaults=True):
 
 
 class Tally(msgspec.Struct, omit_defaults=True):
-    """What one rule has seen of one model: (start, events, bad, sum) a slice, oldest first. See `custom`."""
+    """What one rule has seen of one model: (start, events, bad) a slice, oldest first. See `custom`."""
 
     about: str = ""                                     # the rule's fingerprint; another rule starts anew
-    slices: list[tuple[int, int, int, float]] = []
+    slices: list[tuple[int, int, int]] = []
     since_ms: int = -1                                  # its condition has held since then
-    clear_ms: int = -1                                  # and has not held since then
 
 
 class ModelState(msgspec.Struct, omit_defaults=True):

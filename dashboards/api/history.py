@@ -138,6 +138,28 @@ class HistoryReader:
         return [{**dict(row), "start_ms": epoch_ms(row["start_at"]), "fields": json.loads(row["fields"])}
                 for row in rows]
 
+    async def stretch(self, environment: str, model: str, size_ms: int, span: tuple[int, int], limit: int) -> list[Row]:
+        """Windows of all series that begin in [span), one a partition, in time order; patterns may end with `*`."""
+        rows = await self._fetch(
+            "SELECT * FROM metric_windows WHERE size_ms = $1 AND start_at >= $2 AND start_at < $3 "
+            "AND environment LIKE $4 AND model LIKE $5 "
+            "ORDER BY start_at, environment, model, version, component, partition LIMIT $6",
+            size_ms, moment(span[0]), moment(span[1]), _like(environment), _like(model), limit)
+        return [{**dict(row), "start_ms": epoch_ms(row["start_at"])} for row in rows]
+
+    async def bodies(self, table: str, environment: str, model: str, span: tuple[int, int], limit: int) -> list[str]:
+        """Messages of one table that are of [span), in time order; patterns may end with `*`."""
+        return [row["body"] for row in await self._fetch(
+            f"SELECT body FROM {table} WHERE at >= $1 AND at < $2 AND environment LIKE $3 "  # noqa: S608
+            f"AND model LIKE $4 ORDER BY at, {IDS[table]} LIMIT $5",
+            moment(span[0]), moment(span[1]), _like(environment), _like(model), limit)]
+
     async def _fetch(self, query: str, *given: Any) -> list[Any]:
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return list(await connection.fetch(query, *given))
+
+
+def _like(pattern: str) -> str:
+    """A name, the beginning of one and `*`, or empty for all, as LIKE has it."""
+    literal = pattern.removesuffix("*").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return literal + "%" if pattern.endswith("*") or not pattern else literal

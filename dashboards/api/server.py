@@ -20,7 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dashboards.api import door, edge, life, routes, sockets
+from dashboards.api import door, edge, life, routes, rules, sockets
 from dashboards.api.auth import api_token, required_or_cookie
 from dashboards.api.commands import Commands
 from dashboards.api.feed import Feed
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.history = None
     app.include_router(routes.router)
     app.include_router(life.router)
+    app.include_router(rules.router)
     app.include_router(sockets.router)
     edge.install(app)
     _open_routes(app)

@@ -61,6 +61,7 @@ def test_help_imports_none_of_the_heavy_packages() -> None:
                          + [["rejected", name] for name in ("list", "replay")]
                          + [["alerts", name] for name in ("tail", "list", "ack", "note", "silence", "silences",
                                                          "unsilence", "groups")]
+                         + [["rules", name] for name in ("show", "apply", "try", "check")]
                          + [["tokens", name] for name in ("create", "list", "revoke")], ids=" ".join)
 def test_every_command_has_help(arguments: list[str]) -> None:
     answer = RUN.invoke(app, [*arguments, "--help"])
