@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from agents.aggregation import agent as aggregation
 from agents.alerts import agent as alerts
+from agents.alerts import hooks
 from agents.drift import agent as drift
 from agents.ingest import agent as ingest
 from agents.retraining import agent as retraining
@@ -20,12 +21,13 @@ ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register
 
 
 def sinks(settings: Settings) -> list[runner.Sink]:
-    """A sink for each store that is configured."""
+    """A sink for each store that is configured, and for each receiver of alerts."""
     found: list[runner.Sink] = []
     if settings.database_url.get_secret_value():
         found.append(HistorySink(settings))
     if settings.redis_url.get_secret_value():
         found += [AlertRelay(settings), AnomalyRelay(settings), HotView(settings)]
+    found += [hooks.HookSink(settings, hook) for hook in hooks.read(settings.hooks_file)]
     return found
 
 

@@ -87,6 +87,15 @@ class AlertCommand(Contract):
     version: Count = 0
 
 
+class UndeliveredAlert(Contract):
+    """An alert that a receiver did not take."""
+
+    hook: Identifier
+    ts: TimestampMs
+    error: Text
+    alert: Alert
+
+
 class LifecycleEvent(Subject):
     """`lifecycle-events`: a version was registered, deployed, promoted, rolled back, retired."""
 

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
         60_000, description="Milliseconds (event time) for which a resolved incident does not open again")
     rules_file: Path | None = Field(
         None, description="JSON of alert rules, read again when it changes; rules of the API go before those")
+    hooks_file: Path | None = Field(
+        None, description="JSON of webhooks and Alertmanagers that are told of alerts; read when a worker starts")
     alert_escalate_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="Milliseconds (event time) after which an incident that nobody acknowledges escalates; 0: never")
 

@@ -14,6 +14,7 @@ import msgspec
 from agents.alerts import text
 from agents.alerts.incident import RANK, tell
 from agents.alerts.options import MAX_COMMANDS, MAX_LEVEL, MAX_SILENCES, AlertOptions
+from agents.alerts.ruleset import matches
 from agents.alerts.state import Incident, ModelState, Slot, bounded
 from schemas.alerts import Alert, AlertCommand, Silence
 
@@ -68,11 +69,7 @@ def falls_under(alert: Alert, silence: Silence) -> bool:
     """True if the silence is about the alert's incident, and its event time lies within."""
     pairs = ((silence.environment, alert.environment), (silence.model, alert.model),
              (silence.component, alert.component), (silence.cause, alert.cause))
-    return silence.from_ms <= alert.ts < silence.until_ms and all(_matches(*pair) for pair in pairs)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else pattern in ("", name)
+    return silence.from_ms <= alert.ts < silence.until_ms and all(matches(*pair) for pair in pairs)
 
 
 def stamped(raw: Any, silences: Iterable[Silence], partition: int) -> tuple[msgspec.Raw, bool]:
