@@ -15,7 +15,7 @@ from agents.alerts import text
 from agents.alerts.incident import RANK, tell
 from agents.alerts.options import MAX_COMMANDS, MAX_LEVEL, MAX_SILENCES, AlertOptions
 from agents.alerts.ruleset import matches
-from agents.alerts.state import Incident, ModelState, Slot, bounded
+from agents.alerts.state import Incident, ModelState, Signal, Slot, bounded
 from schemas.alerts import Alert, AlertCommand, Silence
 
 #: The one key of a partition's policy.
@@ -93,15 +93,21 @@ def carry_out(state: ModelState, command: AlertCommand) -> bool:
     incident = found.incident
     if command.action == "acknowledge" and not incident.acknowledged_by:
         incident.acknowledged_by = command.actor or "somebody"
-        _say(state, found, incident, "acknowledged", f"acknowledged by {incident.acknowledged_by}", command)
+        _say(state, found, incident, "acknowledged", command)
     elif command.action == "note" or command.text:
-        _say(state, found, incident, "noted", f"note by {command.actor}", command)
+        _say(state, found, incident, "noted", command)
     return True
 
 
-def _say(state: ModelState, slot: Slot, incident: Incident, transition: str, said: str, command: AlertCommand) -> None:
-    tell(state, slot, incident, transition, state.clock_ms, f"{incident.about}: {said}", command.text, None,
-         actor=command.actor, note=command.text)
+def _say(state: ModelState, slot: Slot, incident: Incident, transition: str, command: AlertCommand) -> None:
+    lead = _lead(slot)
+    tell(state, slot, incident, transition, state.clock_ms, lead.title, lead.detail, lead, actor=command.actor,
+         note=command.text)
+
+
+def _lead(slot: Slot) -> Signal:
+    """What is wrong, in the gravest of the signals; an open incident has one."""
+    return max(slot.signals.values(), key=lambda signal: (RANK[signal.severity], -signal.raised_ms))
 
 
 def escalate(state: ModelState, now_ms: int, options: AlertOptions) -> bool:
@@ -116,7 +122,7 @@ def escalate(state: ModelState, now_ms: int, options: AlertOptions) -> bool:
         waited = now_ms - incident.opened_ms
         if waited >= options.escalate_ms * ((2 << incident.level) - 1):
             incident.level += 1
-            said = f"nobody has acknowledged this for {text.duration(waited)} (level {incident.level})"
-            tell(state, slot, incident, "escalated", now_ms, f"{incident.about}: {said}", "", None)
+            said, lead = f"Nobody has acknowledged this for {text.duration(waited)}.", _lead(slot)
+            tell(state, slot, incident, "escalated", now_ms, lead.title, f"{said} {lead.detail}", lead)
             done = True
     return done

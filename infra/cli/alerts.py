@@ -221,7 +221,9 @@ def show(message: Message, as_json: bool) -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(alert["ts"] / 1000))
     console.print(f"{clock} [{colour}]{MARKS.get(alert['state'], '·')} {alert['state']:<9} {alert['cause']:<12}[/] "
                   f"{escape(alert['title'])}")
-    if alert["state"] != "resolved" and alert["detail"]:
+    if alert.get("actor"):
+        console.print(f"         by {escape(alert['actor'])}{': ' if alert['note'] else ''}{escape(alert['note'])}")
+    elif alert["state"] != "resolved" and alert["detail"]:
         console.print(f"         [dim]{escape(alert['detail'])}[/]")
 
 

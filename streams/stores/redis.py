@@ -143,7 +143,7 @@ class Hot:
         self.known_silences = f"{self.prefix}silences"
         self.known_series = f"{self.prefix}series"
         self._now_ms = now_ms
-        self._append = client.register_script(_APPEND)
+        self._append: Any = client.register_script(_APPEND)
         self._append_new: Any = client.register_script(_APPEND_NEW)
         self._put_rules: Any = client.register_script(_PUT_RULES)
         self._put: Any = client.register_script(_PUT)
@@ -151,14 +151,18 @@ class Hot:
     async def append_alert(self, alert: Alert) -> str | None:
         """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat.
 
-        All or nothing: the dedupe key, the stream and the open incidents change together.
+        All or nothing: the dedupe key, the stream, the open incidents and groups change together.
         """
-        place: Any = await self._append(
-            keys=[f"{self.prefix}seen:{alert.alert_id}", self.alerts.key, self.open_incidents, self.open_groups,
-                  f"{self.prefix}group:{cause_of(alert)}"],
-            args=[alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, self.alerts.length,
-                  alert.onset_ms, -1 if alert.cause in _ALONE else GROUP_MS, GROUP_SECONDS])
+        place: Any = await self._append(*_appended(self, alert))
         return str(place) if place else None
+
+    async def append_alerts(self, alerts: Sequence[Alert]) -> None:
+        """The same for many, in this order, in few round trips."""
+        for first in range(0, len(alerts), _APPEND_AT_ONCE):
+            pipe = self.client.pipeline(transaction=False)
+            for alert in alerts[first:first + _APPEND_AT_ONCE]:
+                await self._append(*_appended(self, alert), client=pipe)
+            await pipe.execute()
 
     async def append_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         """Put anomalies on their stream, each once by its id, in this order."""
@@ -249,6 +253,14 @@ class Hot:
         answers = await pipe.execute()
         return [{"windows": list(_bodies(windows)), "anomaly": json.loads(score) if score else None}
                 for windows, score in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def _appended(hot: Hot, alert: Alert) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of the script that appends an alert."""
+    return ([f"{hot.prefix}seen:{alert.alert_id}", hot.alerts.key, hot.open_incidents, hot.open_groups,
+             f"{hot.prefix}group:{cause_of(alert)}"],
+            [alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, hot.alerts.length,
+             alert.onset_ms, -1 if alert.cause in _ALONE else GROUP_MS, GROUP_SECONDS])
 
 
 def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from schemas.alerts import Alert, AlertCommand
+from schemas.alerts import AlertCommand
 from streams.settings import Settings
 from streams.stores import redis as hot
 from streams.stores.history import History
@@ -82,15 +82,11 @@ class AlertRelay(RedisSink):
     async def open(self) -> Mapping[str, Write]:
         store = await self._connect()
 
-        async def append(alerts: Sequence[Alert]) -> None:
-            for alert in alerts:
-                await store.append_alert(alert)
-
         async def obey(commands: Sequence[AlertCommand]) -> None:
             for command in commands:
                 await store.obey(command)
 
-        return {ALERTS.name: append, ALERT_COMMANDS.name: obey}
+        return {ALERTS.name: store.append_alerts, ALERT_COMMANDS.name: obey}
 
 
 class AnomalyRelay(RedisSink):

@@ -79,8 +79,9 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
         for one in (everyone, slow):
             if one is not None:
                 one.kill()
-        for gateway in (first, second):
-            gateway.stop()
+        for process in (first, second, worker):
+            if not process.died():
+                process.kill()
     return {"subscribers": SUBSCRIBERS[quick], "slow": SLOW[quick], "alerts_per_s": RATE[quick], "alerts": sent,
             "p50_ms": beside["p50_ms"], "p99_ms": beside["p99_ms"], "max_ms": beside["max_ms"],
             "p99_ms_without_slow": alone["p99_ms"], "delivered_per_s": RATE[quick] * SUBSCRIBERS[quick],

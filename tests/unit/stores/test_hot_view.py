@@ -145,3 +145,12 @@ async def test_anomalies_are_appended_once_by_their_ids_in_order(hot: Hot) -> No
     found = [json.loads(entry["anomaly"])["anomaly_id"] for _, entry in await hot.client.xrange(hot.anomalies.key)]
     assert found == [f"anomaly-{number}" for number in (3, 1, 2, *range(10, 700))]
     assert await on_stream(hot) == []
+
+
+async def test_many_alerts_go_onto_the_stream_in_order_each_once(hot: Hot) -> None:
+    some = [an_alert(number) for number in range(450)]
+    await hot.append_alerts(some)
+    await hot.append_alerts([*some[-3:], an_alert(450)])
+    kept = await on_stream(hot)
+    assert len(kept) >= 100
+    assert kept == [f"alert-{number}" for number in range(451 - len(kept), 451)]
