@@ -16,15 +16,18 @@ Row = dict[str, Any]
 #: Seconds until a free connection; then the database counts as away.
 ACQUIRE_SECONDS = 5.0
 
-_INCIDENTS = """
+#: The order of an incident's transitions, where their time is one; ours are numbered at the end of their ids.
+_ORDER = ("CASE state WHEN 'open' THEN 0 WHEN 'resolved' THEN 2 ELSE 1 END {0}, "
+          "substring(alert_id from '[0-9]{{1,15}}$')::bigint {0}")
+_INCIDENTS = f"""
 WITH newest AS (
   SELECT DISTINCT ON (incident_id) incident_id, at, environment, model, state, severity, body FROM alerts
-  ORDER BY incident_id, at DESC, CASE state WHEN 'resolved' THEN 2 WHEN 'escalated' THEN 1 ELSE 0 END DESC)
+  ORDER BY incident_id, at DESC, {_ORDER.format("DESC")})
 SELECT body FROM newest
 WHERE ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) AND ($3 = '' OR severity = $3)
   AND ($4 = '' OR (state = 'resolved') = ($4 = 'resolved'))
 ORDER BY at DESC, incident_id LIMIT $5
-"""
+"""  # noqa: S608
 _WINDOWS = """
 WITH wanted AS (
   SELECT start_at, version, component, partition, count, errors,
@@ -103,9 +106,9 @@ class HistoryReader:
 
     async def incident(self, incident_id: str) -> list[str]:
         """Every transition of one incident, oldest first."""
-        rank = "CASE state WHEN 'open' THEN 0 WHEN 'escalated' THEN 1 ELSE 2 END"
         return [row["body"] for row in await self._fetch(
-            f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {rank}, alert_id", incident_id)]  # noqa: S608
+            f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {_ORDER.format('')}, alert_id",  # noqa: S608
+            incident_id)]
 
     async def page(self, table: str, wanted: Wanted) -> tuple[list[str], Cursor | None]:
         """Messages of one table, newest first, and where the next page begins; None after the last."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Union
 
 import pytest
+from pydantic import Field, TypeAdapter
 from stores_world import Gateway, an_alert, an_anomaly, eventually, gateway, opened, world
 from websockets.exceptions import InvalidStatus
 
+from schemas.sockets import ON_ALERTS, ON_ANOMALIES
 from streams.settings import Settings
 from streams.stores.redis import Hot
 
@@ -153,6 +155,21 @@ async def test_a_question_that_makes_no_sense_is_refused_with_what_would(setting
                 pass
         assert refused.value.response.status_code == 400
         assert next(iter(query)).encode() in refused.value.response.body
+
+
+async def test_every_message_keeps_the_written_contract(settings: Settings, hot: Hot) -> None:
+    known = {kind: TypeAdapter(Annotated[Union[said], Field(discriminator="type")])  # noqa: UP007
+             for kind, said in (("alerts", ON_ALERTS), ("anomalies", ON_ANOMALIES))}
+    await add(hot, *range(10))
+    first = (await hot.client.xrange(hot.alerts.key, count=1))[0][0]
+    await hot.client.xtrim(hot.alerts.key, maxlen=4, approximate=False)
+    await hot.append_anomalies([an_anomaly(1)])
+    async with gateway(settings.model_copy(update={"heartbeat_ms": 100})) as running:
+        seen = set()
+        for path, last, count in (("alerts", first, 7), ("anomalies", "0", 3)):
+            async with running.socket(path, last_id=last) as line:
+                seen |= {known[path].validate_python(await line.next()).type for _ in range(count)}
+    assert seen == {"hello", "missed", "alert", "anomaly", "heartbeat"}
 
 
 async def test_anomalies_have_a_socket_of_their_own(settings: Settings, hot: Hot) -> None:
