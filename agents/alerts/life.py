@@ -20,6 +20,8 @@ from schemas.alerts import Alert, AlertCommand, Silence
 
 #: The one key of a partition's policy.
 POLICY = "policy"
+#: An expired silence is kept for so long, as history that is read again may lie within it.
+KEPT_MS = 7 * 24 * 3_600_000
 
 
 class Policy(msgspec.Struct, omit_defaults=True):
@@ -49,6 +51,9 @@ class PolicyCodec:
 def decide(policy: Policy, command: AlertCommand) -> bool:
     """Carry out a command about silences or rules; False if it is about something else, or changes nothing."""
     if command.action == "silence" and command.silence is not None:
+        for one in silences_of(policy):
+            if one.until_ms < command.ts - KEPT_MS:
+                del policy.silences[one.silence_id]
         policy.silences[command.silence.silence_id] = msgspec.Raw(command.silence.model_dump_json().encode())
         bounded(policy.silences, MAX_SILENCES)
         return True

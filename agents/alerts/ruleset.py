@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -32,6 +33,7 @@ DAY_S = 86_400
 MAX_RULES, MAX_BURNS, MAX_SOURCE = 200, 4, 1_000
 #: Slices of the shortest window that a rule looks at.
 SLICES = 5
+_LOOPS = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
 Seconds = Annotated[int, Field(ge=1, le=DAY_S)]
 
 
@@ -131,6 +133,9 @@ class CelRule(_Rule):
     @field_validator("when")
     @classmethod
     def _compiles(cls, source: str) -> str:
+        if len(_LOOPS.findall(source)) > 1:
+            raise ValueError("one all, exists, exists_one, map or filter is enough: loops within loops would hold up "
+                             "the worker")
         _compiled(source)
         return source
 

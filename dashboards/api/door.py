@@ -27,6 +27,8 @@ EXTENSION = "streamgauge.line"
 #: The largest window we compress with, and zlib's memory for it: 20 kB a socket instead of 270.
 WINDOW_BITS, COMPRESS = 12, {"memLevel": 5}
 PLAIN = 0
+#: Of a request with its body; rules are the longest that anybody has to send.
+REQUEST_BYTES = 1_048_576
 #: What the kernel may hold for a socket that does not read; by itself it takes megabytes.
 KERNEL_BYTES = 131_072
 TOO_BIG = 1009
@@ -38,6 +40,7 @@ class Http(H11Protocol):
     most = 0
     handshake_s = 10.0
     _deadline: asyncio.TimerHandle | None = None
+    _bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,8 +54,12 @@ class Http(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self._expect()
         super().data_received(data)
+        self._bytes += len(data)
         if not self._half_way():
             self._came()
+            self._bytes = 0
+        elif self._bytes > REQUEST_BYTES:       # bodies are read before anybody asks for the token
+            self._cut("request_too_large")
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         self._came()

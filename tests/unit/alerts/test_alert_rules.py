@@ -211,7 +211,7 @@ def test_the_file_is_read_when_it_changes_and_half_an_edit_changes_nothing(tmp_p
     ({**CEL, "when": "errors >"}, "parse"), ({**RATE, "limit": 1.5}, "less than 1"), ({**RATE, "over": 3}, "over"),
     ({**OBJECTIVE, "of": "latency"}, "latency_ms"), ({**OBJECTIVE, "latency_ms": 3}, "latency_ms"),
     ({**OBJECTIVE, "burns": [{"long_s": 5, "short_s": 5, "factor": 1}]}, "shorter"), ({"name": "x"}, "kind"),
-    ({**CEL, "model": "a*b"}, "pattern")])
+    ({**CEL, "when": "fields.all(a, fields.exists(b, a == b))"}, "loops"), ({**CEL, "model": "a*b"}, "pattern")])
 def test_what_is_wrong_with_a_rule_is_said(rule: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ruleset.read(json.dumps({"rules": [rule]}))

@@ -290,6 +290,20 @@ async def test_slow_loris_a_body_that_never_ends_is_cut(bare: Settings) -> None:
                         reader._buffer.clear()  # type: ignore[attr-defined]
 
 
+async def test_a_body_that_is_too_large_is_cut_before_anybody_reads_it(bare: Settings) -> None:
+    async with gateway(bare) as running, raw(running) as (reader, writer):
+        with counts("request_too_large"), contextlib.suppress(ConnectionError):
+            writer.write(b"POST /api/silences HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                         b"Content-Length: 100000000\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                while not reader.at_eof():
+                    writer.write(b"x" * 65_536)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        async with client(running, TOKEN) as friend:
+            assert (await friend.get("/healthz")).status_code == 200
+
+
 async def test_ten_thousand_connects_are_bounded_and_those_inside_notice_nothing(settings: Settings) -> None:
     small = settings.model_copy(update={"max_connections": 100})
     async with (opened(settings) as hot, gateway(small) as running, line(running) as found):
