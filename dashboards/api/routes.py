@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from dashboards.api import windows as summaries
 from dashboards.api.auth import required
-from dashboards.api.feed import place
 from dashboards.api.history import Cursor, HistoryReader, Wanted, decoded
+from dashboards.api.subscriber import place
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.base import MAX_TIMESTAMP_MS, instant_ms

@@ -1,8 +1,8 @@
 """`/ws/alerts` and `/ws/anomalies`: filtered, resumed from the last id without a gap or a double, with heartbeats.
 
 Query: environment, model, severity (the least; alerts have one), last_id (0: everything kept; absent: only what comes
-from now on), silenced (true: also what falls under a silence), overflow (resume, gap, close: what becomes of a socket
-that does not keep up; see `dashboards.api.feed`).
+from now on), silenced (true: also what falls under a silence), leads (true: of open incidents of one cause, only the
+first), overflow (resume, gap, close: what becomes of a socket that does not keep up; see `dashboards.api.subscriber`).
 Messages, each one JSON object, compressed if the client offers permessage-deflate:
 
     hello      last_id (the newest now), heartbeat_ms, overflow
@@ -31,20 +31,8 @@ from fastapi.responses import JSONResponse
 from dashboards.api import metrics
 from dashboards.api.auth import DeniedError, socket_grant, socket_protocol
 from dashboards.api.door import Line, line_of
-from dashboards.api.feed import (
-    AWAY,
-    POLICIES,
-    RETRY_S,
-    SEVERITIES,
-    STRETCH,
-    Feed,
-    Filter,
-    Item,
-    Place,
-    Policy,
-    Subscriber,
-    place,
-)
+from dashboards.api.feed import AWAY, RETRY_S, STRETCH, Feed
+from dashboards.api.subscriber import POLICIES, SEVERITIES, Filter, Item, Place, Policy, Subscriber, place
 from dashboards.api.tokens import Grant, TokenBook
 from streams import log
 
@@ -78,7 +66,7 @@ async def _open(socket: WebSocket, kind: str) -> None:
         await socket.send_denial_response(JSONResponse({"code": error.code, "message": error.message}, error.status))
         return
     wanted = Filter(environment, query.get("model", ""), severity, () if environment else grant.environments,
-                    query.get("silenced", "") == "true")
+                    query.get("silenced", "") == "true", query.get("leads", "") == "true")
     line = line_of(socket)
     subscriber = Subscriber(wanted, state.settings.socket_queue, kind, line, policy=policy)
     await socket.accept(subprotocol=socket_protocol(socket))
@@ -200,7 +188,7 @@ class Talk:
                 await self.socket.send_json({"type": "missed", "reason": "trimmed", "count": None,
                                              "from_id": str(after), "to_id": str(page.oldest)})
             await self._room()
-            self._write([item for item in page.items if subscriber.filter.wants(item.body)])
+            self._write([item for item in page.items if subscriber.filter.wants(item.body, item.group)])
             after = page.end if page.end != after else max(after, seen)
             if after >= self.feed.last:
                 break

@@ -59,11 +59,14 @@ def tail(url: Url = URL, token: Token = "", environment: Environment = "", model
          severity: Annotated[Literal["info", "warning", "critical"], typer.Option(help="At least.")] = "info",
          since: Annotated[str, typer.Option(help="Resume after this id; 0 begins with the oldest that is kept, "
                                                  "`now` with the next one.")] = "0",
+         leads: Annotated[bool, typer.Option("--leads", help="Of incidents of one cause, only the first.")] = False,
+         silenced: Annotated[bool, typer.Option("--silenced", help="Also what falls under a silence.")] = False,
          as_json: AsJson = False,
          count: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: never.")] = 0,
          wait: Annotated[bool, typer.Option(help="Wait for a gateway that does not answer yet.")] = True) -> None:
     """Print alerts as they come; reconnects and resumes where it was. Ctrl-C ends it."""
-    query = {"environment": environment, "model": model, "severity": severity} | (
+    query = {"environment": environment, "model": model, "severity": severity, "leads": str(leads).lower(),
+             "silenced": str(silenced).lower()} | (
         {} if since == "now" else {"last_id": since})
     tailing = Tail(checked(url), find_token(token), query, as_json, count, wait)
     try:

@@ -15,6 +15,7 @@ _QUERY = {
     "severity": "At least: info, warning or critical; for alerts",
     "last_id": "Resume after this id; 0: everything that is kept; absent: only what comes from now on",
     "silenced": "true: also alerts that fall under a silence",
+    "leads": "true: of open incidents of one cause, only the first",
     "overflow": "What becomes of a socket that does not keep up: resume (it reads on from the stream), gap (it is told "
                 "what it missed), close",
     "token": "The token, where neither a header nor a subprotocol can be set"}

@@ -48,6 +48,8 @@ export interface Options {
   severity?: Severity;
   /** Also what falls under a silence. */
   silenced?: boolean;
+  /** Of open incidents of one cause, only the first. */
+  leads?: boolean;
   /** Resume after this id; "0": everything that is kept; absent: from now on. */
   lastId?: string;
   overflow?: "resume" | "gap" | "close";
@@ -115,6 +117,7 @@ export class Follower {
       if (value) query.set(name, value);
     }
     if (options.silenced) query.set("silenced", "true");
+    if (options.leads) query.set("leads", "true");
     if (this.lastId !== undefined) query.set("last_id", this.lastId);
     return `${options.url.replace(/^http/, "ws").replace(/\/$/, "")}/ws/${options.kind ?? "alerts"}?${query}`;
   }

@@ -286,6 +286,7 @@ async def test_slow_loris_a_body_that_never_ends_is_cut(bare: Settings) -> None:
                 async with asyncio.timeout(PATIENCE_S):
                     while not reader.at_eof():
                         writer.write(b"x")
+                        await writer.drain()
                         await asyncio.sleep(0.05)
                         reader._buffer.clear()  # type: ignore[attr-defined]
 

@@ -102,6 +102,9 @@ async def test_incidents_of_one_cause_at_one_time_are_one_group(settings: Settin
             await line.next()
             told = [await line.next() for _ in range(8)]
         assert [message["group"] for message in told[:6]] == ["incident-0"] * 5 + ["incident-5"]
+        async with running.socket(last_id=0, leads="true") as line:
+            await line.next()
+            assert await line.alerts(4) == ["alert-0", "alert-5", "alert-6", "alert-7"]
         await hot.append_alert(an_alert(8, incident_id="incident-0", alert_id="r", model="m0", state="resolved"))
         assert (await running.get("/api/groups"))[0]["size"] == 4
 
