@@ -38,6 +38,8 @@ POOL, COMMAND_SECONDS = 8, 10.0
 #: Bytes of a message that a socket may send; none says anything.
 SOCKET_BYTES = 4_096
 MOST_FILES = 65_536
+#: A socket that does not answer a ping for so long, or for a heartbeat if that is longer, is cut.
+PONG_SECONDS = 5.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -176,7 +178,8 @@ def server(settings: Settings) -> uvicorn.Server:
     http, line = door.protocols(settings, _descriptors())
     return _Server(uvicorn.Config(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-        server_header=False, http=http, ws=line, ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS))
+        server_header=False, http=http, ws=line, ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
+        ws_ping_interval=settings.heartbeat_ms / 1000, ws_ping_timeout=max(PONG_SECONDS, settings.heartbeat_ms / 1000)))
 
 
 def _descriptors() -> int:

@@ -213,6 +213,17 @@ async def test_a_small_frame_that_unpacks_to_a_large_one_ends_its_socket(setting
             assert await closed(found) == 1009
 
 
+async def test_a_socket_that_answers_no_ping_is_cut(settings: Settings) -> None:
+    async with gateway(settings.model_copy(update={"heartbeat_ms": 100})) as running, raw(running) as (reader, writer):
+        writer.write(b"GET /ws/alerts HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+                     b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n")
+        with counts("no_pong", "sockets_closed"), contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_S):
+                assert await reader.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
+                await reader.read(-1)
+
+
 async def test_a_client_that_talks_is_closed(settings: Settings) -> None:
     async with gateway(settings) as running, line(running) as found:
         await found.recv()
