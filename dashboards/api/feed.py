@@ -20,7 +20,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from dashboards.api import metrics
-from dashboards.api.subscriber import ZERO, Filter, Item, Page, Place, Subscriber, place
+from dashboards.api.subscriber import HEAD, ZERO, Filter, Item, Page, Place, Subscriber, place
 from streams import log
 from streams.stores.redis import Stream
 
@@ -28,7 +28,7 @@ logger = log.get(__name__)
 BLOCK_MS = 5_000
 PAGE = 500
 #: Entries kept here, so that sockets that come back after a break need no Redis.
-RECENT = 2_000
+RECENT = 10_000
 #: Entries that a socket reads at once.
 STRETCH = 100
 LONGEST_PAUSE_S = 0.05
@@ -49,6 +49,7 @@ class Feed:
         #: The newest entries, without a hole, from behind `_since` to `last`.
         self._recent: deque[Item] = deque()
         self._since = ZERO
+        self._asking: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
 
@@ -82,8 +83,10 @@ class Feed:
 
     def recent(self, after: Place) -> Page | None:
         """The next stretch after a place, from memory; None: only Redis may know."""
-        if not self._recent or not self._since <= after < self.last:
+        if not self._recent or not self._since <= after <= self.last:
             return None
+        if after == self.last:
+            return Page([], after, None)
         low, high = 0, len(self._recent)        # a deque has no slices; its ends are near
         while low < high:
             middle = (low + high) // 2
@@ -95,11 +98,15 @@ class Feed:
     async def newest(self) -> Place:
         """The place of the newest entry; 0-0 of an empty stream. Waits until the reader has begun.
 
+        Thousands of sockets may come back at once; those that ask meanwhile share an answer.
+
         Raises:
             RedisError, OSError: Redis is away.
         """
         await self._started.wait()
-        found = await self.client.xrevrange(self.stream.key, count=1)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self.client.xrevrange(self.stream.key, count=1))
+        found = await asyncio.shield(self._asking)
         return place(found[0][0]) if found else ZERO
 
     async def between(self, after: Place, last: Place | None = None, count: int = PAGE) -> Page:
@@ -208,4 +215,5 @@ class Feed:
             logger.warning("stream.entry_skipped", id=str(entry[0]))
             return None
         message = f'{{"type":"{kind}","id":"{entry[0]}"{said},"{kind}":{text}}}'
-        return Item(place(entry[0]), body, message.encode(), group)
+        head = {name: body[name] for name in HEAD if name in body}
+        return Item(place(entry[0]), head, message.encode(), group)

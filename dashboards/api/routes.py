@@ -166,7 +166,7 @@ async def stream(request: Request,
     before = first._replace(number=first.number - 1) if first.number else first._replace(
         ms=max(0, first.ms - 1), number=(1 << 64) - 1 if first.ms else 0)
     page = await request.app.state.feeds["alert"].between(before, last, limit)
-    return {"alerts": [{"id": str(item.place), "alert": item.body} for item in page.items
+    return {"alerts": [{"id": str(item.place), "alert": json.loads(item.text)["alert"]} for item in page.items
                        if environment in ("", item.body["environment"])],
             "trimmed": page.oldest is not None and (last is None or first < page.oldest)}
 

@@ -52,11 +52,16 @@ def place(text: str) -> Place:
     return found
 
 
+#: What filters look at.
+HEAD = ("environment", "model", "severity", "silenced_by", "incident_id")
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """An entry of the stream, and the message that carries it, encoded once for all sockets that agreed on a window."""
 
     place: Place
+    #: Of the message, only what filters look at: many are kept.
     body: dict[str, Any]
     text: bytes
     #: Of an alert: the incident that its group of one cause began with.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores_world import DAY, a_drift, a_window, an_anomaly, gateway, opened, world
+from stores_world import DAY, a_drift, a_window, an_anomaly, eventually, gateway, opened, world
 from support import read_all
 
 from dashboards.api.tokens import Grant, made, write
@@ -75,6 +75,10 @@ async def test_only_an_admin_sets_rules(settings: Settings) -> None:
 
 async def tried(settings: Settings, rule: dict[str, Any], minutes: int = 600) -> dict[str, Any]:
     async with gateway(settings) as running:
+        async def ready() -> bool:
+            return running.app.state.history is not None
+
+        await eventually(ready, "the database is there")
         answer = await running.rest.post("/api/rules/dry-run", json={
             "rule": rule, "from_ms": DAY, "to_ms": DAY + minutes * MINUTE})
         assert answer.status_code == 200, answer.text
