@@ -23,7 +23,7 @@ from typing import Any
 
 MOST_ALERTS, LONGEST_MS = 100_000, 60_000
 #: A slow client takes so many bytes, so often.
-SIP_BYTES, SIP_S = 4_096, 0.25
+SIP_BYTES, SIP_S = 4_096, 1.0
 BACK_S = (0.05, 0.5)
 _BEGIN = b'{"type":"alert","id":"'
 _TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9

@@ -59,7 +59,8 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
     slow: Crowd | None = None
     try:
         source.start()
-        time.sleep(2)
+        until(lambda: everyone.ask("say")["received"] > 0, 60, "the first alert")
+        time.sleep(5)               # what was sent before the relay had its partitions is through
         everyone.ask("mark")
         time.sleep(SECONDS[quick])
         alone, empty_mb = everyone.ask("say"), _mb(first)
