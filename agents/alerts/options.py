@@ -54,7 +54,7 @@ STALL_MS = 30_000
 
 # -- people and flapping -----------------------------------------------------------------------------
 #: A slot that has opened more often than this within the span waits twice as long before it opens again, each time.
-FLAP_OPENINGS, FLAP_MS, FLAP_LONGEST_MS = 4, 900_000, 3_600_000
+FLAP_OPENINGS, FLAP_MS, FLAP_LONGEST_MS = 8, 900_000, 3_600_000
 #: An incident that nobody acknowledges escalates so often, each time after twice as long.
 MAX_LEVEL = 3
 

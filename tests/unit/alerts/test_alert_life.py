@@ -156,7 +156,7 @@ def test_what_opens_again_and_again_is_damped_and_says_so() -> None:
     people = People(cooldown_ms=5_000)
     people.world.calm(0, 40)
     opened, second = [], 40
-    while second < 700:
+    while second < 850:
         told = people.fail(second, second + 5) + people.world.calm(second + 5, second + 50)
         opened += [alert for alert in told if alert.state == "open"]
         second += 50

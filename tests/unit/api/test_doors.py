@@ -349,7 +349,7 @@ async def test_a_body_that_is_too_large_is_cut_before_anybody_reads_it(bare: Set
 
 
 async def test_ten_thousand_connects_are_bounded_and_those_inside_notice_nothing(settings: Settings) -> None:
-    small = settings.model_copy(update={"max_connections": 100})
+    small = settings.model_copy(update={"max_connections": 100, "handshake_ms": 600_000})      # nobody makes room
     async with (opened(settings) as hot, gateway(small) as running, line(running) as found):
         subscriber = Socket(found)
         assert (await subscriber.next())["type"] == "hello"
