@@ -85,5 +85,7 @@ echo "Installing $(1) into $(VENV), once ..."; \
 test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 $(PIP) install --require-hashes -r $(1) && $(PIP) install --no-deps --no-build-isolation -e . || \
   { echo "The installation failed; the lines above say why. Once the package index is within reach and the disk has" \
-    "room, run the same command again"; exit 1; }
+    "room, run the same command again"; exit 1; }; \
+echo "Compiling the kernels, once ..."; \
+$(BIN)/python -m agents.warm
 endef

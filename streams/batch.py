@@ -88,6 +88,7 @@ class _Fault(Exception):
         self.message = message
 
 
+_NO_OBJECT: tuple[Reason, str, str] = "not_an_object", "", "record: Input should be an object"
 _RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 _REASONS: dict[str, Reason] = {
@@ -190,6 +191,8 @@ class _Slow:
 
     def _event(self, value: bytes, position: int, shown: int) -> None:
         try:
+            if shown >= 0 and not value.startswith(b"{"):   # quickly: there may be many thousands in an array
+                raise _Fault(*_NO_OBJECT)
             event = _contract(value)
             self._in_time(event)
         except _Fault as fault:

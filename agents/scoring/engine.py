@@ -133,6 +133,9 @@ class ScoringEngine:
         rows[-2:] = np.nan, 1e6
         state.detector.advance(rows, state.threshold.histogram, state.threshold.scalars)
         state.detector.score_one({"a": 0.5})
+        if isinstance(state.detector, Ensemble):
+            state.detector.explain_rows(rows[-2:])
+            state.detector.explain_roughly(rows[-2:])
         self.codec.decode("", self.codec.encode("", state))
         order, bounds = columns.group(np.zeros(1, np.int64), 1)
         start, field, value = np.array([0, 1]), np.zeros(1, np.int32), np.zeros(1)

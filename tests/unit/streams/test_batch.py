@@ -79,6 +79,11 @@ def test_an_array_of_nonsense_is_kept_in_few_records() -> None:
     assert rest.message.startswith("400 more events")
 
 
+def test_an_item_that_is_no_object_is_told_as_the_contract_tells_it() -> None:
+    alone, of_array = decode(b"7").rejected[0], decode(b"[7]").rejected[0]
+    assert (alone.reason, alone.field, alone.message) == (of_array.reason, of_array.field, of_array.message)
+
+
 @pytest.mark.parametrize(("value", "reason", "field"), [
     (None, "empty", ""),
     (b"", "empty", ""),

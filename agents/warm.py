@@ -1,0 +1,23 @@
+"""`python -m agents.warm`: compile every kernel that a worker with the present settings needs, into numba's cache.
+
+A worker does so itself before it joins its group. Done when it is installed, no first start has to wait for it.
+"""
+
+from __future__ import annotations
+
+from agents.aggregation.engine import AggregationEngine, AggregationOptions
+from agents.scoring.engine import ScoringEngine, ScoringOptions
+from streams.batch import Decoder
+from streams.settings import Settings, settings
+from streams.windows.written import written
+
+
+def warm(configured: Settings) -> None:
+    """Compile, or load from the cache."""
+    Decoder().warm()
+    ScoringEngine(ScoringOptions.from_settings(configured)).warm()
+    AggregationEngine(AggregationOptions.from_settings(configured), written).warm()
+
+
+if __name__ == "__main__":
+    warm(settings())
