@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 DAY_MS = 86_400_000
-SAFETY = 6.0
+SAFETY = 8.0
 LOWEST, HIGHEST = 8.0, 20.0
 
 

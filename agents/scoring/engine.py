@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from agents.scoring import columns
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+from agents.scoring.detectors.registry import Made
+from agents.scoring.detectors.time_series import TIME, TimeSeries
 from agents.scoring.state import CONFIDENCE, DetectorCodec, DetectorState, ScoringOptions
 from agents.scoring.truth import Worth, anomalous, named
 from schemas.anomalies import Anomaly, Contribution
@@ -168,15 +170,18 @@ class _View:
         return [(key, self.order[bounds[i]:bounds[i + 1]]) for i, key in enumerate(self.keys)
                 if bounds[i] < bounds[i + 1]]
 
-    def matrix(self, rows: NDArray[np.int64], detector: HalfSpaceTrees | Ensemble) -> NDArray[np.float64]:
+    def matrix(self, rows: NDArray[np.int64], detector: Made) -> NDArray[np.float64]:
         """The rows' inputs (n, k) in the detector's columns; new features get theirs by first appearance."""
         batch = self.batch
         self.mark += 1
+        clock = detector.column(TIME) if isinstance(detector, TimeSeries) else -1
         fields = columns.distinct(rows, batch.start, batch.field, self.wanted, self.seen, self.mark)
         for field in fields.tolist():
             self.column[field] = detector.column(batch.fields[field])
         matrix: NDArray[np.float64] = columns.scatter(rows, batch.start, batch.field, batch.value, self.column,
                                                       len(detector.columns))
+        if clock >= 0:
+            matrix[:, clock] = batch.ts_ms[rows]
         self.column[fields] = -1
         return matrix
 

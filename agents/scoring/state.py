@@ -9,6 +9,7 @@ from agents.scoring.detectors import arrays, registry, snapshot
 from agents.scoring.detectors.base import OtherSettings
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees, seed_of
+from agents.scoring.detectors.time_series import TimeSeries
 from agents.scoring.pace import Pace
 from agents.scoring.threshold import QuantileThreshold
 from agents.scoring.truth import Truth
@@ -36,7 +37,7 @@ class ScoringOptions:
         return cls(settings.hst_trees, settings.hst_height, settings.hst_window, settings.threshold_quantile,
                    settings.seed, settings.detectors, settings.alarm_budget, settings.follow_labels)
 
-    def detector(self, key: str) -> HalfSpaceTrees | Ensemble:
+    def detector(self, key: str) -> registry.Made:
         """A new detector for a key.
 
         Raises:
@@ -50,7 +51,7 @@ class ScoringOptions:
 class DetectorState:
     """One key's detector."""
 
-    detector: HalfSpaceTrees | Ensemble
+    detector: registry.Made
     threshold: QuantileThreshold
     pace: Pace = field(default_factory=Pace)
     truth: Truth | None = None
@@ -75,7 +76,7 @@ class DetectorCodec:
         threshold, detector = state.threshold.encode(), state.detector
         truth = state.truth.encode() if state.truth else b""
         return b"".join((state.pace.encode(), _LENGTH.pack(len(threshold)), threshold, _LENGTH.pack(len(truth)), truth,
-                         detector.encode() if isinstance(detector, Ensemble) else snapshot.encode(detector)))
+                         snapshot.encode(detector) if isinstance(detector, HalfSpaceTrees) else detector.encode()))
 
     def decode(self, key: str, data: bytes) -> DetectorState:
         """Raises ValueError if the bytes are cut short or of another format.
@@ -105,9 +106,9 @@ def _counted(data: bytes) -> tuple[bytes, bytes]:
     return data[_LENGTH.size:_LENGTH.size + length], data[_LENGTH.size + length:]
 
 
-def _restored(fresh: HalfSpaceTrees | Ensemble, data: bytes) -> HalfSpaceTrees | Ensemble | None:
+def _restored(fresh: registry.Made, data: bytes) -> registry.Made | None:
     """The detector in the bytes; None if it is of other settings than a fresh one."""
-    if isinstance(fresh, Ensemble):
+    if isinstance(fresh, Ensemble | TimeSeries):
         if data[:4] == snapshot.MAGIC:
             return None
         try:

@@ -16,6 +16,7 @@ from agents.scoring.detectors.loda import Loda
 from agents.scoring.detectors.neighbours import NearestNeighbours
 from agents.scoring.detectors.online_isolation_forest import OnlineIsolationForest
 from agents.scoring.detectors.tails import TailProbability
+from agents.scoring.detectors.time_series import TimeSeries
 from agents.scoring.detectors.trees import TreesMember
 
 HALF_SPACE_TREES = TreesMember.name
@@ -32,6 +33,8 @@ class TreeOptions:
     window: int = 250
 
 
+#: What a key's state may hold.
+Made = HalfSpaceTrees | Ensemble | TimeSeries
 Make = Callable[[TreeOptions, int, Sequence[str]], Detector]
 REGISTRY: dict[str, Make] = {
     HALF_SPACE_TREES: lambda o, seed, optional: TreesMember(o.trees, o.height, o.window, seed, optional),
@@ -59,8 +62,8 @@ def member(name: str, seed: int = 42, optional: Sequence[str] = (), options: Tre
 
 
 def make(names: Sequence[str] = ENSEMBLE, seed: int = 42, optional: Sequence[str] = (),
-         options: TreeOptions | None = None) -> HalfSpaceTrees | Ensemble:
-    """The detector of the names: half-space trees alone as they are, everything else as an ensemble.
+         options: TreeOptions | None = None) -> Made:
+    """The detector of the names: half-space trees and time series alone as they are, everything else as an ensemble.
 
     "ensemble" stands for the default one. Raises ValueError as `member`.
     """
@@ -68,6 +71,10 @@ def make(names: Sequence[str] = ENSEMBLE, seed: int = 42, optional: Sequence[str
     names = [each for name in names for each in (ENSEMBLE if name == Ensemble.name else (name,))]
     if not names or len(set(names)) < len(names):
         raise ValueError("name at least one detector, and each once")
+    if names == [TimeSeries.name]:
+        return TimeSeries(seed, optional)
+    if TimeSeries.name in names:
+        raise ValueError(f"{TimeSeries.name} works alone: choose it, or the others")
     if names == [HALF_SPACE_TREES]:
         return HalfSpaceTrees(options.trees, options.height, options.window, seed, optional)
     return Ensemble([member(name, seed, optional, options) for name in names], seed, optional)

@@ -11,6 +11,7 @@ from river import base
 from agents.scoring.detectors import arrays
 from agents.scoring.detectors import kernels as judging
 from agents.scoring.detectors import series_kernels as k
+from agents.scoring.detectors.base import OtherSettings
 from agents.scoring.detectors.half_space_trees import MAX_FEATURES
 from agents.scoring.detectors.series_kernels import FloatArray
 
@@ -176,11 +177,11 @@ class TimeSeries(base.AnomalyDetector):
         """Continue from the bytes of a detector of the same kind, with the same scores.
 
         Raises:
-            ValueError: cut short, or of another format or kind.
+            ValueError: cut short, or of another format; OtherSettings: of another kind or seed.
         """
         name, head, found = arrays.decode(data)
         if name != self.name or head.get("seed") != str(self.seed):
-            raise ValueError(f"the snapshot is not of this {self.name}")
+            raise OtherSettings(f"the snapshot is not of this {self.name}")
         fresh = type(self)(self.seed, head.get("optional", ()))
         for column in head.get("columns", ()):
             fresh.column(column)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ TOPIC = "telemetry"
 WINDOW = 40
 NAMES = [name.replace("/", "_") for name in load_wine().feature_names]
 OPTIONS = ScoringOptions(trees=10, height=6, window=WINDOW, threshold_quantile=0.99)
+SERIES = ScoringOptions(threshold_quantile=0.99, detectors=("time_series",))
 
 
 class Record(NamedTuple):
@@ -75,12 +77,27 @@ def troubled_log() -> list[Record]:
     return records(bodies)
 
 
-def test_cutting_the_stream_restoring_snapshots_and_evicting_keys_changes_no_anomaly() -> None:
-    log, rng = troubled_log(), np.random.default_rng(2)
-    engine = ScoringEngine(OPTIONS)
+def spiky_log() -> list[Record]:
+    """Two models, one minute apart; a spike in each now and then; a feature that comes late."""
+    events = []
+    for i, features in enumerate(wine_features(1500, 1)):
+        if i % 97 == 0 and i >= 700:
+            features["proline"] *= 1000 + i
+        if i >= 800:
+            features["late"] = float(i % 7)
+        events.append(event(i, features, model=f"m{i % 2}", ts=1_700_000_000_000 + i * 60_000))
+    return records(events)
+
+
+@pytest.mark.parametrize("options, make_log, least", [(OPTIONS, troubled_log, 50), (SERIES, spiky_log, 4)],
+                         ids=["trees", "series"])
+def test_cutting_the_stream_restoring_snapshots_and_evicting_keys_changes_no_anomaly(
+        options: ScoringOptions, make_log: Callable[[], list[Record]], least: int) -> None:
+    log, rng = make_log(), np.random.default_rng(2)
+    engine = ScoringEngine(options)
     whole_states = fresh(engine)
     whole = run(engine, whole_states, log)
-    assert len(whole) > 50
+    assert len(whole) >= least
     for _ in range(6):
         snapshots: dict[str, bytes] = {}
         states, found = fresh(engine, snapshots), []
@@ -253,6 +270,28 @@ assert count() == warm, {name: (n, warm.get(name)) for name, n in count().items(
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(root)}, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_time_series_are_given_the_time_of_the_events() -> None:
+    """A load that is usual at noon comes at midnight."""
+    load = 50.0 + 30.0 * np.sin(2.0 * np.pi * np.arange(12 * 288) / 288)
+    load += np.random.default_rng(1).standard_normal(len(load)) * 2.0
+    midnight = 11 * 288 + 216
+    load[midnight:midnight + 12] = load[midnight - 144:midnight - 132]
+    log = records([event(i, {"load": float(value)}) | {"ts": 1_700_000_000_000 + i * 300_000, "confidence": None}
+                   for i, value in enumerate(load)])
+    engine = ScoringEngine(ScoringOptions(threshold_quantile=0.999, detectors=("time_series",)))
+    engine.warm()
+    found = [anomaly for anomaly in run(engine, fresh(engine), log) if anomaly.offset >= midnight - 288]
+    assert found and {anomaly.detector for anomaly in found} == {"time_series"}
+    assert all(midnight <= anomaly.offset < midnight + 48 for anomaly in found)
+    assert found[0].contributions[0].feature == "load"
+    assert "ts_ms" not in {each.feature for anomaly in found for each in anomaly.contributions}
+
+
+def test_time_series_work_alone() -> None:
+    with pytest.raises(ValueError, match="works alone"):
+        ScoringEngine(ScoringOptions(detectors=("time_series", "loda"))).warm()
 
 
 def test_options_come_from_the_settings() -> None:
