@@ -14,7 +14,7 @@ LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-
           --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check test-kafka bench lock clean
+.PHONY: help run test check test-kafka client bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -36,6 +36,9 @@ check: $(DEV) ## Lint, types and the direction of imports
 test-kafka: $(DEV) ## Run the broker tests on Apache Kafka, fetched by Maven (needs Java 17 or later)
 	@infra/kafka/fetch.sh
 	@infra/kafka/run.sh $(BIN)/python -m pytest -q -m kafka $(ARGS)
+
+client: ## Build and test the TypeScript client (needs Node 20 or later)
+	@cd dashboards/client && npm ci --silent && npm test
 
 bench: $(DEV) $(PEERS) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
 	@$(BIN)/python -m tests.bench $(or $(ARGS),throughput)

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from agents.aggregation import agent as aggregation
 from agents.alerts import agent as alerts
+from agents.alerts import hooks
 from agents.drift import agent as drift
 from agents.ingest import agent as ingest
 from agents.otlp.bridge import OtlpBridge
@@ -21,7 +22,7 @@ ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register
 
 
 def sinks(settings: Settings) -> list[runner.Sink]:
-    """A sink for each store that is configured, and one for Prometheus."""
+    """A sink for each store that is configured and each receiver of alerts, one for Prometheus, and the OTLP bridge."""
     found: list[runner.Sink] = [Exposition(settings)] if settings.exposed_series else []
     if settings.otlp_topic:
         found.append(OtlpBridge(settings))
@@ -29,6 +30,7 @@ def sinks(settings: Settings) -> list[runner.Sink]:
         found.append(HistorySink(settings))
     if settings.redis_url.get_secret_value():
         found += [AlertRelay(settings), AnomalyRelay(settings), HotView(settings)]
+    found += [hooks.HookSink(settings, hook) for hook in hooks.read(settings.hooks_file)]
     return found
 
 

@@ -25,13 +25,13 @@ from streams.settings import Settings
 from streams.state.checkpoint import Checkpointer, Partition
 from streams.state.continuity import Verdict
 from streams.state.keyed import Codec
-from streams.topics import ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
+from streams.topics import ALERT_COMMANDS, ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
 from streams.transport.outbox import Outbox
 
 logger = log.get(__name__)
 
 #: Topics that agents read; the driver delivers them by batch.
-CONSUMED = (TELEMETRY, FEEDBACK, METRICS, ANOMALIES, DRIFT_EVENTS)
+CONSUMED = (TELEMETRY, FEEDBACK, METRICS, ANOMALIES, DRIFT_EVENTS, ALERT_COMMANDS)
 #: Batches that wait for an agent; more and the partition's fetching pauses.
 BUFFERED_BATCHES = 8
 FETCH_BYTES = 4 * 1024 * 1024

@@ -39,6 +39,8 @@ ANOMALIES = Counter("streamgauge_anomalies", "Anomalous events published")
 DRIFT_EVENTS = Counter("streamgauge_drift_events", "Drift events published", ["kind", "state"])
 RETRAINING_REQUESTS = Counter("streamgauge_retraining_requests", "Retraining requests published")
 ALERTS = Counter("streamgauge_alerts", "Alert transitions published", ["cause", "state"])
+HOOKS = Counter("streamgauge_hook_alerts", "Alerts told to receivers: delivered, failed (a try), undelivered",
+                ["hook", "outcome"])
 SKIPPED = Counter("streamgauge_skipped", "Internal records that could not be read", ["topic"])
 PARTITIONS = Gauge("streamgauge_partitions", "Partitions that this worker owns")
 REBALANCES = Counter("streamgauge_rebalances", "Times that partitions were given up")

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         60_000, description="Milliseconds without an event after which a model counts as silent (at the least)")
     alert_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         60_000, description="Milliseconds (event time) for which a resolved incident does not open again")
+    rules_file: Path | None = Field(
+        None, description="JSON of alert rules, read again when it changes; rules of the API go before those")
+    hooks_file: Path | None = Field(
+        None, description="JSON of webhooks and Alertmanagers that are told of alerts; read when a worker starts")
+    alert_escalate_ms: Annotated[int, Field(ge=0)] = Field(
+        0, description="Milliseconds (event time) after which an incident that nobody acknowledges escalates; 0: never")
 
     retraining_cooldown_ms: Annotated[int, Field(ge=0)] = Field(
         21_600_000, description="Milliseconds (event time) after a retraining request in which its model gets no other")
@@ -137,6 +143,17 @@ class Settings(BaseSettings):
         200, description="Series that a worker names for Prometheus, 22 samples each; the others are counted together; "
                          "0: none are told")
     api_token: SecretStr = Field(SecretStr(""), description="Bearer token of the API; empty: made and kept in data_dir")
+    tokens_file: Path | None = Field(
+        None, description="JSON of further tokens (`streamgauge tokens`); empty: tokens.json in data_dir")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins, comma-separated, whose pages may open sockets; the gateway's own may always")
+    max_connections: Annotated[int, Field(ge=16)] = Field(
+        5_000, description="Connections that a gateway holds open; others are cut, and counted")
+    handshake_ms: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="Milliseconds in which a request must have come whole")
+    socket_overflow: Literal["resume", "gap", "close"] = Field(
+        "resume", description="What becomes of a socket whose queue is full: it reads on from the stream, is told what "
+                              "it missed, or is cut")
     alert_stream_length: Annotated[int, Field(ge=100)] = Field(
         10_000, description="Alerts kept in Redis for sockets to resume from")
     anomaly_stream_length: Annotated[int, Field(ge=100)] = Field(
@@ -159,6 +176,12 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip()) \
+            if isinstance(value, str) else value
+
     @field_validator("granularities_ms")
     @classmethod
     def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,6 +201,11 @@ class Settings(BaseSettings):
         """Granularity in milliseconds -> days that its windows are kept."""
         pairs = (part.split(":") for part in self.window_retention.split(",") if part)
         return {int(size): int(days) for size, days in pairs}
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of further tokens."""
+        return self.tokens_file or self.data_dir / "tokens.json"
 
     def topic(self, name: str) -> str:
         """A topic's name on the broker."""

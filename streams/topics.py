@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from schemas.alerts import Alert, LifecycleEvent
+from schemas.alerts import Alert, AlertCommand, LifecycleEvent, UndeliveredAlert
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from schemas.rejected import RejectedRecord
@@ -44,11 +44,16 @@ DRIFT_EVENTS = TopicRow("drift-events", DriftEvent, "model", 90 * DAY_MS, "delet
                         "what moved, from what to what, since when")
 ALERTS = TopicRow("alerts", Alert, "model", 90 * DAY_MS, "delete", "agents.alerts",
                   "incidents that open, escalate, resolve")
+ALERT_COMMANDS = TopicRow("alert-commands", AlertCommand, "incident_id", 365 * DAY_MS, "delete", "dashboards.api",
+                          "decisions about incidents, silences and rules")
+UNDELIVERED = TopicRow("alerts-undelivered", UndeliveredAlert, "model", 30 * DAY_MS, "delete", "agents.alerts",
+                       "alerts that a webhook's receiver did not take")
 RETRAINING_REQUESTS = TopicRow("retraining-requests", RetrainingRequest, "model", 90 * DAY_MS, "delete",
                                "agents.retraining", "wishes to retrain, one open a model")
 LIFECYCLE_EVENTS = TopicRow("lifecycle-events", LifecycleEvent, "model", 365 * DAY_MS, "delete",
                             "agents.versioning", "versions registered, promoted, rolled back")
 
 TOPICS: tuple[TopicRow, ...] = (
-    TELEMETRY, FEEDBACK, REJECTED, ANOMALIES, METRICS, DRIFT_EVENTS, ALERTS, RETRAINING_REQUESTS, LIFECYCLE_EVENTS,
+    TELEMETRY, FEEDBACK, REJECTED, ANOMALIES, METRICS, DRIFT_EVENTS, ALERTS, ALERT_COMMANDS, UNDELIVERED,
+    RETRAINING_REQUESTS, LIFECYCLE_EVENTS,
 )

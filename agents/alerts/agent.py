@@ -1,4 +1,4 @@
-"""anomalies, metrics, drift-events -> alerts: incidents that open, escalate, resolve.
+"""anomalies, metrics, drift-events, alert-commands -> alerts: incidents that open, escalate, are acknowledged, resolve.
 
 An alert goes out only after the state that holds it is written: three topics interleave in another way after a crash,
 and what people were told must not depend on that. The outbox in the state is published again with the same ids.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from agents.alerts.engine import AlertEngine, AlertOptions
+from agents.alerts.ruleset import NONE
+from agents.alerts.rulesfile import RulesFile
+from schemas.alerts import AlertCommand
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
 from streams import log, messages, metrics
@@ -17,18 +21,24 @@ from streams.app import Pipeline
 from streams.messages import reader, to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS
+from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS
 
 NAME = "alerts"
+#: The state that holds silences and rules.
+POLICIES = "alerts.policy"
 TICK_MS = 1_000
 logger = log.get(__name__)
 
 
 def register(pipeline: Pipeline) -> None:
-    """Add the three agents and the clock for silence."""
+    """Add the four agents and the clock for silence and escalation."""
     engine = AlertEngine(AlertOptions.from_settings(pipeline.settings))
     topic = pipeline.settings.topic(ALERTS.name)
     pipeline.state(NAME, engine.codec)
+    pipeline.state(POLICIES, engine.policy_codec)
+    file = RulesFile(pipeline.settings.rules_file)
+    engine.base(file.changed() or NONE)
+    obeyed: set[Partition] = set()
     one_at_a_time = asyncio.Lock()
 
     async def tell(partition: Partition) -> None:
@@ -47,25 +57,43 @@ def register(pipeline: Pipeline) -> None:
                 partition.publish(topic, out.model, to_bytes(out))
             engine.published(states, [alert.alert_id for alert in waiting])
 
+    def ready(partition: Partition) -> Any:
+        """The partition's states, with its policy in force."""
+        if partition not in obeyed:
+            obeyed.intersection_update(pipeline.partitions)
+            obeyed.add(partition)
+            engine.obey(partition.states(POLICIES))
+        return partition.states(NAME)
+
     async def on_anomalies(batch: RecordBatch, partition: Partition) -> None:
-        engine.on_anomalies(batch.decoded(reader(Anomaly)), partition.states(NAME), batch.topic)
+        engine.on_anomalies(batch.decoded(reader(Anomaly)), ready(partition), batch.topic)
         await tell(partition)
 
     async def on_windows(batch: RecordBatch, partition: Partition) -> None:
         closed = batch.decoded(messages.windows(engine.options.bucket_ms))
-        engine.on_windows(closed, partition.states(NAME), batch.topic)
+        engine.on_windows(closed, ready(partition), batch.topic)
         await tell(partition)
 
     async def on_drift(batch: RecordBatch, partition: Partition) -> None:
-        engine.on_drift(batch.decoded(reader(DriftEvent)), partition.states(NAME), batch.topic)
+        engine.on_drift(batch.decoded(reader(DriftEvent)), ready(partition), batch.topic)
+        await tell(partition)
+
+    async def on_commands(batch: RecordBatch, partition: Partition) -> None:
+        engine.on_commands(batch.decoded(reader(AlertCommand)), ready(partition), partition.states(POLICIES),
+                           batch.topic)
         await tell(partition)
 
     async def tick() -> None:
+        rules = file.changed()
+        if rules is not None:
+            engine.base(rules)
+            obeyed.clear()
         for partition in pipeline.partitions:
-            engine.tick(partition.states(NAME), int(time.time() * 1000))
+            engine.tick(ready(partition), int(time.time() * 1000))
             await tell(partition)
 
     pipeline.agent("alerts.anomalies", ANOMALIES, on_anomalies)
     pipeline.agent("alerts.windows", METRICS, on_windows)
     pipeline.agent("alerts.drift", DRIFT_EVENTS, on_drift)
+    pipeline.agent("alerts.commands", ALERT_COMMANDS, on_commands)
     pipeline.timer(TICK_MS, tick, "silence")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agents.alerts import text
+from agents.alerts import custom, text
 from agents.alerts.incident import find_slot, raise_signal, settle, slot_of
 from agents.alerts.options import MAX_DRIFT_IDS, AlertOptions
 from agents.alerts.state import Clue, ModelState, Signal, bounded
@@ -41,12 +41,33 @@ def take(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
     bounded(state.drift_ids, MAX_DRIFT_IDS)
     if event.kind != "performance":     # after a pause labels may be read hours ahead of windows
         state.clock_ms = max(state.clock_ms, event.detected_ms)
+    if options.ruleset.rules:
+        _people(state, event, options)
+    if not options.built_in:
+        return
     if event.state == "drifted" and is_worse(event, options):
         _drifted(state, event, options)
     else:
         _recovered(state, event, options)
     if state.slots:
         sweep(state, options)
+
+
+def _people(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:
+    """People's rules about drift: a signal a field and version, in the rule's own slot."""
+    name = signal_name(event, event.statistic)
+    for rule in custom.drift_rules(state, event, options):
+        slot = slot_of(state, event.component, custom.RULE + rule.name)
+        if event.state == "drifted":
+            clue = Clue("drift", event.drift_id, event.detected_ms, text.clip(text.evidence(event)))
+            about = text.subject(event.environment, event.model, event.component)
+            raise_signal(slot, name, Signal(
+                "drift", rule.severity, event.detected_ms, event.detected_ms, event.onset_ms,
+                text.clip(f"{about}: {rule.title or text.drifted(event)}"), text.clip(text.drifted_detail(event)),
+                event.version, [event.version], event.field, event.after, rule=rule.name), [clue])
+            settle(state, slot, event.detected_ms, options.cooldown_ms, [clue])
+        elif slot.signals.pop(name, None) is not None:
+            settle(state, slot, event.detected_ms, options.cooldown_ms, ending="recovered")
 
 
 def _drifted(state: ModelState, event: DriftEvent, options: AlertOptions) -> None:

@@ -5,7 +5,8 @@ data (unusual events, drift of inputs and predictions), latency, errors, perform
 
 Flapping. An incident resolves when its last signal has ended. For `cooldown_ms` after that the slot does not open
 again, unless with a higher severity, critical. A signal that comes in the meantime is kept: if it is still there when
-the cooldown is over, the incident opens then, with the signal's own onset.
+the cooldown is over, the incident opens then, with the signal's own onset. A slot that opens again and again has its
+cooldown doubled each time (`damped_ms`), and says so (`flapping`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from agents.alerts import text
-from agents.alerts.options import MAX_EVIDENCE, MAX_NAMED_VERSIONS, MAX_SIGNALS
+from agents.alerts.options import FLAP_LONGEST_MS, FLAP_MS, FLAP_OPENINGS, MAX_EVIDENCE, MAX_NAMED_VERSIONS, MAX_SIGNALS
 from agents.alerts.state import Clue, Incident, ModelState, Signal, Slot
 from schemas.alerts import Alert, Evidence
 
@@ -86,16 +87,23 @@ def settle(state: ModelState, slot: Slot, now_ms: int, cooldown_ms: int, clues: 
     lead = max(slot.signals.values(), key=lambda signal: (RANK[signal.severity], -signal.raised_ms))
     if incident is None:
         worse = lead.severity == "critical" and RANK[lead.severity] > RANK.get(slot.resolved_severity, 2)
-        if slot.resolved_ms < 0 or worse or now_ms >= slot.resolved_ms + cooldown_ms:
+        if slot.resolved_ms < 0 or worse or now_ms >= slot.resolved_ms + damped_ms(slot, now_ms, cooldown_ms):
             _open(state, slot, lead, now_ms, clues)
     elif RANK[lead.severity] > RANK[incident.severity]:
         incident.severity = lead.severity
-        _tell(state, slot, incident, "escalated", now_ms, lead.title, lead.detail, lead)
+        tell(state, slot, incident, "escalated", now_ms, lead.title, lead.detail, lead)
 
 
 def idle(slot: Slot, now_ms: int, cooldown_ms: int) -> bool:
     """True if the slot can be forgotten: nothing in it, no cooldown that matters, and no event from before its end."""
-    return not slot.signals and slot.incident is None and now_ms > slot.resolved_ms + max(cooldown_ms, REMEMBERED_MS)
+    kept = max(cooldown_ms, REMEMBERED_MS if len(slot.opened) < 2 else FLAP_LONGEST_MS)
+    return not slot.signals and slot.incident is None and now_ms > slot.resolved_ms + kept
+
+
+def damped_ms(slot: Slot, now_ms: int, cooldown_ms: int) -> int:
+    """The cooldown of a slot, doubled for each opening above FLAP_OPENINGS - 1 within FLAP_MS."""
+    recent = sum(opened > now_ms - FLAP_MS for opened in slot.opened)
+    return max(cooldown_ms, min(cooldown_ms << max(0, recent - FLAP_OPENINGS + 1), FLAP_LONGEST_MS))
 
 
 def _open(state: ModelState, slot: Slot, lead: Signal, now_ms: int, clues: Iterable[Clue]) -> None:
@@ -107,23 +115,26 @@ def _open(state: ModelState, slot: Slot, lead: Signal, now_ms: int, clues: Itera
         onset_ms=min(opened, *(signal.onset_ms for signal in signals)), version=lead.version, last_ms=opened,
         about=lead.title.partition(": ")[0],
         field=lead.field, threshold=lead.threshold, evidence=evidence,
-        evidence_total=max(len(evidence), sum(signal.count for signal in signals)))
+        evidence_total=max(len(evidence), sum(signal.count for signal in signals)),
+        rule=lead.rule, pending_ms=lead.pending_ms)
+    slot.opened = [*(ms for ms in slot.opened if ms > opened - FLAP_MS), opened]
+    incident.flapping = len(slot.opened) >= FLAP_OPENINGS
     for signal in signals:
         _merge(incident.versions, signal.versions)
     slot.incident = incident
-    _tell(state, slot, incident, "open", opened, lead.title, lead.detail, lead)
+    tell(state, slot, incident, "open", opened, lead.title, lead.detail, lead)
 
 
 def _resolve(state: ModelState, slot: Slot, incident: Incident, now_ms: int, ending: str) -> None:
     now = max(now_ms, incident.last_ms)
     said = text.resolved(slot.family, ending, now - incident.opened_ms)
-    _tell(state, slot, incident, "resolved", now, f"{incident.about}: {said}", "", None)
+    tell(state, slot, incident, "resolved", now, f"{incident.about}: {said}", "", None)
     slot.incident, slot.resolved_ms, slot.resolved_severity = None, now, incident.severity
 
 
-def _tell(state: ModelState, slot: Slot, incident: Incident, transition: str, now_ms: int, title: str, detail: str,
-          lead: Signal | None) -> None:
-    """Put the transition into the outbox."""
+def tell(state: ModelState, slot: Slot, incident: Incident, transition: str, now_ms: int, title: str, detail: str,
+          lead: Signal | None, **more: Any) -> None:
+    """Put the transition into the outbox; `more` are further fields of the alert."""
     incident.last_ms = max(now_ms, incident.last_ms)
     alert = Alert(
         environment=state.environment, model=state.model, version=incident.version, component=slot.component,
@@ -134,7 +145,8 @@ def _tell(state: ModelState, slot: Slot, incident: Incident, transition: str, no
         threshold=lead.threshold if lead else incident.threshold, versions=list(incident.versions),
         evidence=[Evidence(kind=cast(Any, clue.kind), id=clue.id, ts=clue.ts, text=clue.text)
                   for clue in incident.evidence],
-        evidence_total=incident.evidence_total)
+        evidence_total=incident.evidence_total, level=incident.level, flapping=incident.flapping, rule=incident.rule,
+        pending_ms=incident.pending_ms if incident.pending_ms >= 0 else None, **more)
     incident.transitions += 1
     state.outbox[alert.alert_id] = msgspec.Raw(alert.model_dump_json().encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agents.alerts.ruleset import NONE, RuleSet
 from streams.settings import Settings
 
 # -- looking back (event time) -----------------------------------------------------------------------
@@ -51,6 +52,12 @@ KNOWN_PAUSES, KNOWN_PAUSE_FACTOR = 3, 1.5
 #: Milliseconds between two ticks above which the worker itself stood still, so that waiting times start anew.
 STALL_MS = 30_000
 
+# -- people and flapping -----------------------------------------------------------------------------
+#: A slot that has opened more often than this within the span waits twice as long before it opens again, each time.
+FLAP_OPENINGS, FLAP_MS, FLAP_LONGEST_MS = 8, 900_000, 3_600_000
+#: An incident that nobody acknowledges escalates so often, each time after twice as long.
+MAX_LEVEL = 3
+
 # -- bounds on state ---------------------------------------------------------------------------------
 MAX_COMPONENTS = 32
 MAX_VERSIONS = 16
@@ -60,12 +67,16 @@ MAX_SIGNALS = 64           # an incident; more are counted as evidence only
 MAX_EVIDENCE = 16
 MAX_NAMED_VERSIONS = 32
 MAX_DRIFT_IDS = 256
+MAX_COMMANDS = 64
+MAX_SILENCES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class AlertOptions:
     """The thresholds of the rules. Rates are shares, times are milliseconds of event time unless said otherwise."""
 
+    ruleset: RuleSet = NONE              # people's rules
+    built_in: bool = True                # False: people's rules only, for a dry run
     bucket_ms: int = 1_000               # the finest granularity of `metrics`; other windows are skipped
     anomaly_rate_limit: float = 0.05
     error_rate_limit: float = 0.05
@@ -81,6 +92,7 @@ class AlertOptions:
     cooldown_ms: int = 60_000
     accept_ms: int = 3_600_000           # drift or slowness that lasts so long is the new level
     silence_ms: int = 60_000             # wall clock or event time, whichever sees it first
+    escalate_ms: int = 0                 # event time until an incident nobody acknowledges escalates; 0: never
     retire_ms: int = 86_400_000          # wall clock; a model unseen for so long is forgotten
 
     @classmethod
@@ -95,4 +107,5 @@ class AlertOptions:
             strong_latency=max(10.0, 2 * settings.latency_factor),
             cooldown_ms=settings.alert_cooldown_ms,
             silence_ms=settings.silence_ms,
+            escalate_ms=settings.alert_escalate_ms,
         )

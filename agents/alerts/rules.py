@@ -50,6 +50,8 @@ class Finding(NamedTuple):
     field: str | None = None
     said: str = ""
     detail: str = ""
+    rule: str = ""              # people's rule; empty: a built-in one
+    pending_ms: int = -1        # since when its condition has held
 
 
 def surprise_nats(events: int, hits: int, usual: float) -> float:

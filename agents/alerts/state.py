@@ -98,6 +98,8 @@ class Signal(msgspec.Struct, omit_defaults=True):
     threshold: float | None = None
     count: int = 1
     calm_since_ms: int = -1
+    rule: str = ""
+    pending_ms: int = -1
 
 
 class Incident(msgspec.Struct, omit_defaults=True):
@@ -117,6 +119,11 @@ class Incident(msgspec.Struct, omit_defaults=True):
     versions: list[str] = []
     evidence: list[Clue] = []
     evidence_total: int = 0
+    acknowledged_by: str = ""
+    level: int = 0                                      # escalations because nobody acknowledged it
+    flapping: bool = False
+    rule: str = ""
+    pending_ms: int = -1
 
 
 class Slot(msgspec.Struct, omit_defaults=True):
@@ -128,6 +135,7 @@ class Slot(msgspec.Struct, omit_defaults=True):
     incident: Incident | None = None
     resolved_ms: int = -1
     resolved_severity: str = ""
+    opened: list[int] = []                              # recent openings, for damping
 
 
 class Pauses(msgspec.Struct, omit_defaults=True):
@@ -138,6 +146,14 @@ class Pauses(msgspec.Struct, omit_defaults=True):
     total: float = 0.0
     squares: float = 0.0
     alarmed: list[int] = []
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
+    """What one rule has seen of one model: (start, events, bad) a slice, oldest first. See `custom`."""
+
+    about: str = ""                                     # the rule's fingerprint; another rule starts anew
+    slices: list[tuple[int, int, int]] = []
+    since_ms: int = -1                                  # its condition has held since then
 
 
 class ModelState(msgspec.Struct, omit_defaults=True):
@@ -153,6 +169,8 @@ class ModelState(msgspec.Struct, omit_defaults=True):
     components: dict[str, Component] = {}
     slots: dict[str, Slot] = {}
     drift_ids: dict[str, int] = {}                      # recent ones, in order of arrival -> detected_ms
+    commands: dict[str, int] = {}                       # recent ones -> ts
+    tallies: dict[str, Tally] = {}                      # rule -> what it has counted
     outbox: dict[str, msgspec.Raw] = {}                 # alert_id -> Alert as JSON, in order of making
 
 

@@ -193,11 +193,13 @@ ENDINGS = {
     "accepted": "accepted as the new level: it has lasted",
     "withdrawn": "the version or component gets no more traffic",
     "back": "events are back",
+    "removed": "its rule was removed or changed",
     "forgotten": "not seen for so long that it is watched no more",
 }
 
 
 def resolved(family: str, ending: str, lasted_ms: int) -> str:
     """What stands after the subject when an incident is over."""
-    return f"{FAMILIES[family]} {ENDINGS[ending]} after {duration(lasted_ms)}" if ending in ("calm", "recovered") \
-        else f"resolved after {duration(lasted_ms)}: {ENDINGS[ending]}"
+    if ending in ("calm", "recovered"):
+        return f"{FAMILIES.get(family, family)} {ENDINGS[ending]} after {duration(lasted_ms)}"
+    return f"resolved after {duration(lasted_ms)}: {ENDINGS[ending]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.alerts import buckets, rules, text
+from agents.alerts import buckets, custom, rules, text
 from agents.alerts.incident import RANK, SILENCE, add_clue, find_slot, idle, raise_signal, settle, slot_of
 from agents.alerts.options import (
     MAX_COMPONENTS,
@@ -48,7 +48,9 @@ def take_anomaly(state: ModelState, anomaly: Anomaly, options: AlertOptions) -> 
     slot = find_slot(state, anomaly.component, "data")
     if slot is not None:
         add_clue(slot, clue)
-    if bucket is not None and bucket.count >= 0:
+    if options.ruleset.rules:
+        custom.note_anomaly(state, anomaly, options)
+    if bucket is not None and bucket.count >= 0 and options.built_in:
         _check_unusual(state, anomaly.component, component, options)
 
 
@@ -61,6 +63,17 @@ def take_window(state: ModelState, window: WindowRecord, options: AlertOptions) 
     state.version = window.version
     state.clock_ms = max(state.clock_ms, component.clock_ms)
     _learn(state, window.component, window.version, component, options)
+    if options.built_in:
+        _check(state, window, component, bucket, options)
+    if options.ruleset.rules:
+        _check_rules(state, window, component, bucket, options)
+    if state.slots:
+        sweep(state, options)
+
+
+def _check(state: ModelState, window: WindowRecord, component: Component, bucket: Bucket, options: AlertOptions
+           ) -> None:
+    """The built-in rules, as far as the window gives them reason to look."""
     if bucket.unusual or state.slots:
         _check_unusual(state, window.component, component, options)
     if bucket.errors or state.slots:
@@ -68,8 +81,16 @@ def take_window(state: ModelState, window: WindowRecord, options: AlertOptions) 
     if state.slots or (component.usual_ms is not None and bucket.mean_ms > component.usual_ms
                        * min(2.0, options.latency_factor)):
         _check_slow(state, window, component, options)
-    if state.slots:
-        sweep(state, options)
+
+
+def _check_rules(state: ModelState, window: WindowRecord, component: Component, bucket: Bucket, options: AlertOptions
+                 ) -> None:
+    """People's rules."""
+    for rule, found in custom.judge(state, window, component.clock_ms, bucket.unusual, options):
+        cause = {"anomaly_rate": "anomaly_rate", "objective": "objective"}.get(rule.kind, "rule")
+        clue = Clue("window", window.window_id, window.start_ms, f"{window.errors} of {window.count} failed")
+        _follow(state, window.component, component, custom.RULE + rule.name, custom.RULE + rule.name, cause, found,
+                [clue] if found.wrong else [], options)
 
 
 def _clue(anomaly: Anomaly) -> Clue:
@@ -152,7 +173,7 @@ def _signal(state: ModelState, name: str, cause: str, found: Finding, now_ms: in
     about = text.subject(state.environment, state.model, name, found.version if found.named else "")
     return Signal(cause, found.severity, now_ms, now_ms, found.onset_ms, text.clip(f"{about}: {found.said}"),
                   text.clip(found.detail), found.version, list(found.versions), found.field, found.value,
-                  found.threshold, found.weight)
+                  found.threshold, found.weight, rule=found.rule, pending_ms=found.pending_ms)
 
 
 def _end(state: ModelState, slot: Slot, signal_name: str, component: Component | None, options: AlertOptions,
@@ -185,6 +206,8 @@ def sweep(state: ModelState, options: AlertOptions) -> None:
 
 
 def _ending(state: ModelState, name: str, signal: Signal, component: Component | None, options: AlertOptions) -> str:
+    if signal.rule and signal.rule not in options.ruleset.names:
+        return "removed"
     drifting = name.startswith(DRIFT)
     if (drifting or name == SLOW) and state.clock_ms - signal.raised_ms >= options.accept_ms:
         return "accepted"

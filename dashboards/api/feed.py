@@ -1,130 +1,41 @@
-"""One reader of a Redis stream for all sockets, and a bounded queue for each of them."""
+"""One reader of a Redis stream for all sockets of a gateway.
+
+A pass takes what has come since the last one and goes over all sockets. Those that want the same, in the same encoding,
+are a group: their messages are joined into one run of bytes, once, and each socket that keeps up gets it in one write.
+A pass that took long is followed by a pause as long, so that what comes meanwhile shares the next one: the more there
+is to do, the less it costs a message. Sockets that do not keep up: `dashboards.api.subscriber`.
+
+Entries that sockets see otherwise than they are stored (`view`) are rendered while somebody listens, and then once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import re
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from dashboards.api import metrics
+from dashboards.api.subscriber import HEAD, ZERO, Filter, Item, Page, Place, Subscriber, place
 from streams import log
 from streams.stores.redis import Stream
 
 logger = log.get(__name__)
 BLOCK_MS = 5_000
 PAGE = 500
+#: Entries kept here, so that sockets that come back after a break need no Redis.
+RECENT = 10_000
+#: Entries that a socket reads at once.
+STRETCH = 100
+LONGEST_PAUSE_S = 0.05
 RETRY_S = 0.5
-SEVERITIES = {"info": 0, "warning": 1, "critical": 2}
 AWAY = (RedisError, OSError, TimeoutError)
-_PLACE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
-
-
-class Place(NamedTuple):
-    """A place in the stream; they compare as the entries came."""
-
-    ms: int
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.ms}-{self.number}"
-
-
-ZERO = Place(0, 0)
-
-
-def place(text: str) -> Place:
-    """A stream id as numbers that compare.
-
-    Raises:
-        ValueError: not an id.
-    """
-    match = _PLACE.fullmatch(text)
-    found = Place(int(match[1]), int(match[2] or 0)) if match else None
-    if found is None or max(found) >= 1 << 64:
-        raise ValueError("an id is MILLISECONDS-NUMBER, as the messages have it; 0 is before the oldest")
-    return found
-
-
-class Item(NamedTuple):
-    """An entry of the stream, and the message that carries it, rendered once for all sockets."""
-
-    place: Place
-    body: dict[str, Any]
-    text: str
-
-
-class Page(NamedTuple):
-    """A stretch of the stream: its items, the place of the last entry looked at, and a gap before them, if any."""
-
-    items: list[Item]
-    end: Place
-    #: The oldest that is kept, if some between it and where the page began may be gone.
-    oldest: Place | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What a socket wants; empty is everything."""
-
-    environment: str = ""
-    model: str = ""
-    severity: str = "info"
-    version: str = ""
-    component: str = ""
-    granularity_ms: int = 0
-
-    def wants(self, body: dict[str, Any]) -> bool:
-        """True if it passes. What has no severity, as anomalies, is information; only windows have a granularity."""
-        return (self.environment in ("", body["environment"]) and self.model in ("", body["model"])
-                and SEVERITIES[body.get("severity", "info")] >= SEVERITIES[self.severity]
-                and self.version in ("", body.get("version", "")) and self.component in ("", body.get("component", ""))
-                and self.granularity_ms in (0, body.get("size_ms", 0)))
-
-
-@dataclass(eq=False)
-class Subscriber:
-    """A socket's queue. Full, it drops the newest and remembers which: the socket is told when it reads again."""
-
-    filter: Filter
-    most: int
-    kind: str
-    after: Place = ZERO
-    items: deque[Item] = field(default_factory=deque)
-    missed: list[Place] = field(default_factory=list)
-    missed_count: int = 0
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def offer(self, item: Item) -> None:
-        """Queue an item unless it is filtered, sent already, or there is no room.
-
-        After a first drop nothing is queued until the socket was told, so that what it reads stays in order.
-        """
-        if item.place <= self.after or not self.filter.wants(item.body):
-            return
-        if self.missed_count or len(self.items) >= self.most:
-            self.missed_count += 1
-            self.missed = [self.missed[0] if self.missed else item.place, item.place]
-            metrics.MISSED.labels(self.kind).inc()
-        else:
-            self.items.append(item)
-        self.ready.set()
-
-    def take_missed(self) -> dict[str, Any] | None:
-        """The message that says what was missed, once the queue is empty."""
-        if self.items or not self.missed_count:
-            return None
-        first, last = self.missed
-        message = {"type": "missed", "reason": "slow", "count": self.missed_count, "from_id": str(first),
-                   "to_id": str(last)}
-        self.missed, self.missed_count = [], 0
-        return message
 
 
 class Feed:
@@ -143,6 +54,12 @@ class Feed:
         #: Everything up to here was handed out.
         self.last = ZERO
         self.subscribers: set[Subscriber] = set()
+        self._groups: dict[tuple[Filter, int], set[Subscriber]] = {}
+        #: The newest entries, without a hole, from behind `_since` to `last`.
+        self._recent: deque[Item] = deque()
+        self._most = min(RECENT, stream.length)
+        self._since = ZERO
+        self._asking: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
 
@@ -160,14 +77,46 @@ class Feed:
         """True while the reader runs, whether Redis answers or not."""
         return self._task is not None and not self._task.done()
 
+    def join(self, subscriber: Subscriber) -> None:
+        """Hand it everything from now on."""
+        self.subscribers.add(subscriber)
+        self._groups.setdefault((subscriber.filter, subscriber.bits), set()).add(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Hand it nothing any more."""
+        self.subscribers.discard(subscriber)
+        key = (subscriber.filter, subscriber.bits)
+        group = self._groups.get(key, set())
+        group.discard(subscriber)
+        if not group:
+            self._groups.pop(key, None)
+
+    def recent(self, after: Place) -> Page | None:
+        """The next stretch after a place, from memory; None: only Redis may know."""
+        if not self._recent or not self._since <= after <= self.last:
+            return None
+        if after == self.last:
+            return Page([], after, None)
+        low, high = 0, len(self._recent)        # a deque has no slices; its ends are near
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._recent[middle].place <= after else (low, middle)
+        items = list(itertools.islice(self._recent, low, low + STRETCH))
+        whole = low + STRETCH >= len(self._recent)
+        return Page(items, self.last if whole else items[-1].place, None)
+
     async def newest(self) -> Place:
         """The place of the newest entry; 0-0 of an empty stream. Waits until the reader has begun.
+
+        Thousands of sockets may come back at once; those that ask meanwhile share an answer.
 
         Raises:
             RedisError, OSError: Redis is away.
         """
         await self._started.wait()
-        found = await self.client.xrevrange(self.stream.key, count=1)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self.client.xrevrange(self.stream.key, count=1))
+        found = await asyncio.shield(self._asking)
         return place(found[0][0]) if found else ZERO
 
     async def between(self, after: Place, last: Place | None = None, count: int = PAGE) -> Page:
@@ -199,14 +148,15 @@ class Feed:
         while True:
             try:
                 if not self._started.is_set():
-                    found = await self.client.xrevrange(self.stream.key, count=1)
-                    self.last = place(found[0][0]) if found else ZERO
-                    self._started.set()
-                await self._next()
+                    await self._begin()
+                if away:
+                    await self._mend()
+                pause = await self._next()
                 metrics.STREAM_UP.labels(self.stream.kind).set(1)
                 if away:
                     logger.info("stream.back", stream=self.stream.kind)
                 away = False
+                await asyncio.sleep(pause)
             except AWAY as error:
                 metrics.STREAM_UP.labels(self.stream.kind).set(0)
                 if not away:
@@ -214,15 +164,62 @@ class Feed:
                 away = True
                 await asyncio.sleep(RETRY_S)
 
-    async def _next(self) -> None:
+    async def _begin(self) -> None:
+        """Take the newest entries into memory, and read on from there."""
+        found = (await self.client.xrevrange(self.stream.key, count=self._most if self._rendering else 1))[::-1]
+        self.last = place(found[-1][0]) if found else ZERO
+        if self._rendering:
+            self._keep([item for entry in found if (item := self._item(entry))])
+        self._started.set()
+
+    async def _mend(self) -> None:
+        """After a break, entries may be gone before they were read here: sockets then read on, and are told."""
+        if (await self.between(self.last, count=1)).oldest is not None:
+            self._recent.clear()
+            for subscriber in self.subscribers:
+                subscriber.fall_back()
+
+    async def _next(self) -> float:
+        """One pass; how many seconds to let things gather before the next."""
         found = await self.client.xread({self.stream.key: str(self.last)}, block=BLOCK_MS, count=PAGE)
+        started = time.perf_counter()
         for _, entries in found or []:
-            for entry in entries:
-                self.last = place(entry[0])
-                item = self._item(entry) if self.subscribers else None
-                if item is not None:
-                    for subscriber in self.subscribers:
-                        subscriber.offer(item)
+            self.last = place(entries[-1][0])
+            if not self._rendering:
+                self._recent.clear()            # what is in memory has no hole
+                continue
+            items = [item for entry in entries if (item := self._item(entry))]
+            self._keep(items)
+            self._hand_out(items)
+        if not found:
+            return 0.0
+        took = time.perf_counter() - started
+        metrics.PASS_SECONDS.labels(self.stream.kind).observe(took)
+        return min(took, LONGEST_PAUSE_S)
+
+    @property
+    def _rendering(self) -> bool:
+        """True if entries are worth their rendering: it costs nothing without a view, or somebody listens."""
+        return self.view is None or bool(self.subscribers)
+
+    def _keep(self, items: Sequence[Item]) -> None:
+        if items and not self._recent:          # of what is before them, Redis knows more
+            self._since = items[0].place
+        self._recent.extend(items)
+        while len(self._recent) > self._most:
+            self._since = self._recent.popleft().place
+
+    def _hand_out(self, items: Sequence[Item]) -> None:
+        """To every socket, without giving the loop away: `last` says that everything up to it was handed out."""
+        sent = 0
+        for (wanted, bits), group in self._groups.items():
+            chosen = [item for item in items if wanted.wants(item.body, item.group)]
+            if chosen:
+                frames = b"".join([item.frame(bits) for item in chosen])
+                for subscriber in group:
+                    sent += subscriber.offer(chosen, frames)
+        if sent:
+            metrics.SENT.labels(self.stream.kind).inc(sent)
 
     def _item(self, entry: Any) -> Item | None:
         """None of an entry that is none of ours: somebody else's, in our stream."""
@@ -234,7 +231,11 @@ class Feed:
             if self.view is not None:
                 body = self.view(body)
                 text = json.dumps(body, separators=(",", ":"))
+            group = str(entry[1].get("group", ""))
+            said = f',"group":{json.dumps(group)}' if group else ""
         except (KeyError, TypeError, ValueError):
             logger.warning("stream.entry_skipped", id=str(entry[0]))
             return None
-        return Item(place(entry[0]), body, f'{{"type":"{kind}","id":"{entry[0]}","{kind}":{text}}}')
+        message = f'{{"type":"{kind}","id":"{entry[0]}"{said},"{kind}":{text}}}'
+        head = {name: body[name] for name in HEAD if name in body}
+        return Item(place(entry[0]), head, message.encode(), group)

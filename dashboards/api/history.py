@@ -15,15 +15,18 @@ Row = dict[str, Any]
 #: Seconds until a free connection; then the database counts as away.
 ACQUIRE_SECONDS = 5.0
 
-_INCIDENTS = """
+#: The order of an incident's transitions, where their time is one; ours are numbered at the end of their ids.
+_ORDER = ("CASE state WHEN 'open' THEN 0 WHEN 'resolved' THEN 2 ELSE 1 END {0}, "
+          "substring(alert_id from '[0-9]{{1,15}}$')::bigint {0}")
+_INCIDENTS = f"""
 WITH newest AS (
   SELECT DISTINCT ON (incident_id) incident_id, at, environment, model, state, severity, body FROM alerts
-  ORDER BY incident_id, at DESC, CASE state WHEN 'resolved' THEN 2 WHEN 'escalated' THEN 1 ELSE 0 END DESC)
+  ORDER BY incident_id, at DESC, {_ORDER.format("DESC")})
 SELECT body FROM newest
 WHERE ($1 = '' OR environment = $1) AND ($2 = '' OR model = $2) AND ($3 = '' OR severity = $3)
   AND ($4 = '' OR (state = 'resolved') = ($4 = 'resolved'))
 ORDER BY at DESC, incident_id LIMIT $5
-"""
+"""  # noqa: S608
 #: Windows of one size as far as they have closed, then finer ones of what came after, down to the finest.
 _MODELS = """
 WITH heads AS (
@@ -103,9 +106,9 @@ class HistoryReader:
 
     async def incident(self, incident_id: str) -> list[str]:
         """Every transition of one incident, oldest first."""
-        rank = "CASE state WHEN 'open' THEN 0 WHEN 'escalated' THEN 1 ELSE 2 END"
         return [row["body"] for row in await self.fetch(
-            f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {rank}, alert_id", incident_id)]  # noqa: S608
+            f"SELECT body FROM alerts WHERE incident_id = $1 ORDER BY at, {_ORDER.format('')}, alert_id",  # noqa: S608
+            incident_id)]
 
     async def page(self, table: str, wanted: Wanted) -> tuple[list[str], Cursor | None]:
         """Messages of one table, newest first, and where the next page begins; None after the last."""
@@ -130,7 +133,29 @@ class HistoryReader:
         (row,) = await self.fetch(_COUNTS, moment(since_ms))
         return dict(row)
 
+    async def stretch(self, environment: str, model: str, size_ms: int, span: tuple[int, int], limit: int) -> list[Row]:
+        """Windows of all series that begin in [span), one a partition, in time order; patterns may end with `*`."""
+        rows = await self.fetch(
+            "SELECT * FROM metric_windows WHERE size_ms = $1 AND start_at >= $2 AND start_at < $3 "
+            "AND environment LIKE $4 AND model LIKE $5 "
+            "ORDER BY start_at, environment, model, version, component, partition LIMIT $6",
+            size_ms, moment(span[0]), moment(span[1]), _like(environment), _like(model), limit)
+        return [{**dict(row), "start_ms": epoch_ms(row["start_at"])} for row in rows]
+
+    async def bodies(self, table: str, environment: str, model: str, span: tuple[int, int], limit: int) -> list[str]:
+        """Messages of one table that are of [span), in time order; patterns may end with `*`."""
+        return [row["body"] for row in await self.fetch(
+            f"SELECT body FROM {table} WHERE at >= $1 AND at < $2 AND environment LIKE $3 "  # noqa: S608
+            f"AND model LIKE $4 ORDER BY at, {IDS[table]} LIMIT $5",
+            moment(span[0]), moment(span[1]), _like(environment), _like(model), limit)]
+
     async def fetch(self, query: str, *given: Any) -> list[Any]:
         """Rows of a query; asyncpg prepares each once a connection."""
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return list(await connection.fetch(query, *given))
+
+
+def _like(pattern: str) -> str:
+    """A name, the beginning of one and `*`, or empty for all, as LIKE has it."""
+    literal = pattern.removesuffix("*").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return literal + "%" if pattern.endswith("*") or not pattern else literal

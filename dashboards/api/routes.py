@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 
 from dashboards.api.asking.question import granularity
 from dashboards.api.auth import required
-from dashboards.api.feed import place
 from dashboards.api.history import Cursor, Wanted, decoded
 from dashboards.api.queries import (
     DAY_MS,
@@ -25,6 +24,7 @@ from dashboards.api.queries import (
     now_ms,
     unclear,
 )
+from dashboards.api.subscriber import place
 from schemas.alerts import Alert
 from schemas.anomalies import Anomaly
 from schemas.base import MAX_TIMESTAMP_MS
@@ -106,9 +106,10 @@ async def incidents(request: Request, state: Literal["", "open", "resolved"] = "
 
 
 @router.get("/incidents/{incident_id}", responses=_shape(Alert) | {404: {"description": "No such incident"}})
-async def incident(request: Request, incident_id: str) -> Response:
+async def incident(request: Request, incident_id: str, environment: Environment = "") -> Response:
     """Every transition of one incident, oldest first."""
     found = await history_of(request).incident(incident_id)
+    found = [body for body in found if environment in ("", json.loads(body)["environment"])]
     if not found:
         raise HTTPException(404, {"code": "no_such_incident", "message":
                                   f"no incident {incident_id[:128]}; GET /api/incidents lists them"})
@@ -125,7 +126,7 @@ async def alerts(request: Request, found: Paged) -> Response:
 async def stream(request: Request,
                  from_id: Annotated[str, Query(description="First id, as `missed` has it; 0: the oldest")] = "0",
                  to_id: Annotated[str, Query(description="Last id; empty: the newest")] = "",
-                 limit: Limit = 500) -> dict[str, Any]:
+                 environment: Environment = "", limit: Limit = 500) -> dict[str, Any]:
     """Alerts of the stream that sockets read, by their ids there, oldest first. For what a socket missed."""
     try:
         first, last = place(from_id), place(to_id) if to_id else None
@@ -134,7 +135,8 @@ async def stream(request: Request,
     before = first._replace(number=first.number - 1) if first.number else first._replace(
         ms=max(0, first.ms - 1), number=(1 << 64) - 1 if first.ms else 0)
     page = await request.app.state.feeds["alert"].between(before, last, limit)
-    return {"alerts": [{"id": str(item.place), "alert": item.body} for item in page.items],
+    return {"alerts": [{"id": str(item.place), "alert": json.loads(item.text)["alert"]} for item in page.items
+                       if environment in ("", item.body["environment"])],
             "trimmed": page.oldest is not None and (last is None or first < page.oldest)}
 
 

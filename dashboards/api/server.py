@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -20,10 +21,12 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
-from dashboards.api import edge, metrics, questions, routes, sockets
+from dashboards.api import door, edge, life, metrics, questions, routes, rules, sockets
 from dashboards.api.auth import api_token, required_or_cookie
+from dashboards.api.commands import Commands
 from dashboards.api.feed import Feed
 from dashboards.api.history import HistoryReader
+from dashboards.api.tokens import TokenBook
 from streams import log
 from streams.settings import Settings
 from streams.stores import postgres
@@ -35,6 +38,9 @@ CHECK_SECONDS, RETRY_SECONDS, STOP_SECONDS = 2.0, 1.0, 3
 POOL, COMMAND_SECONDS = 8, 10.0
 #: Bytes of a message that a socket may send; none says anything.
 SOCKET_BYTES = 4_096
+MOST_FILES = 65_536
+#: A socket that does not answer a ping for so long, or for a heartbeat if that is longer, is cut.
+PONG_SECONDS = 5.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -44,10 +50,12 @@ def create_app(settings: Settings) -> FastAPI:
                   description="Incidents, alerts, drift and metrics of machine-learning models in production. "
                               "Live: WebSockets /ws/alerts, /ws/anomalies and /ws/windows. Errors are {code, message}.")
     app.state.settings = settings
-    app.state.token = api_token(settings)
+    app.state.tokens = TokenBook(api_token(settings), settings.tokens_path)
     app.state.history = None
     app.include_router(routes.router)
     app.include_router(questions.router)
+    app.include_router(life.router)
+    app.include_router(rules.router)
     app.include_router(sockets.router)
     edge.install(app)
     _open_routes(app)
@@ -98,6 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         Feed(store.client, store.windows, hot.view))}
     for feed in app.state.feeds.values():
         await feed.start()
+    app.state.commands = Commands(settings)
     connecting = asyncio.create_task(_connect(app))
     try:
         yield
@@ -106,6 +115,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(connecting, return_exceptions=True)
         for feed in app.state.feeds.values():
             await feed.stop()
+        await app.state.commands.close()
         with contextlib.suppress(OSError):
             await app.state.hot.client.aclose()
         if app.state.history is not None:
@@ -171,9 +181,20 @@ class _Server(uvicorn.Server):
 
 def server(settings: Settings) -> uvicorn.Server:
     """The gateway in its HTTP server. Its `run()` serves; `should_exit` ends it."""
+    http, line = door.protocols(settings, _descriptors())
     return _Server(uvicorn.Config(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-        server_header=False, ws="websockets-sansio", ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS))
+        server_header=False, http=http, ws=line, ws_max_size=SOCKET_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
+        ws_ping_interval=settings.heartbeat_ms / 1000, ws_ping_timeout=max(PONG_SECONDS, settings.heartbeat_ms / 1000)))
+
+
+def _descriptors() -> int:
+    """How many files, sockets among them, this process may have open: as many as it can be given."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, MOST_FILES) if hard != resource.RLIM_INFINITY else MOST_FILES
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(soft, most)
 
 
 def serve(settings: Settings) -> None:

@@ -27,11 +27,12 @@ from schemas.base import iso
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-app = typer.Typer(help="Follow alerts, and list open incidents, through the gateway.", no_args_is_help=True)
+app = typer.Typer(help="Follow alerts, list open incidents, and answer them, through the gateway.",
+                  no_args_is_help=True)
 console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-MARKS = {"open": "●", "escalated": "▲", "resolved": "✔"}
+MARKS = {"open": "●", "escalated": "▲", "acknowledged": "◉", "noted": "✎", "resolved": "✔"}
 FIRST_WAIT_S, LONGEST_WAIT_S, OPEN_S = 0.5, 10.0, 10.0
 REFUSED, USAGE, AWAY = 1, 2, 3
 #: A gateway that says nothing for so many heartbeats is gone.
@@ -58,11 +59,14 @@ def tail(url: Url = URL, token: Token = "", environment: Environment = "", model
          severity: Annotated[Literal["info", "warning", "critical"], typer.Option(help="At least.")] = "info",
          since: Annotated[str, typer.Option(help="Resume after this id; 0 begins with the oldest that is kept, "
                                                  "`now` with the next one.")] = "0",
+         leads: Annotated[bool, typer.Option("--leads", help="Of incidents of one cause, only the first.")] = False,
+         silenced: Annotated[bool, typer.Option("--silenced", help="Also what falls under a silence.")] = False,
          as_json: AsJson = False,
          count: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: never.")] = 0,
          wait: Annotated[bool, typer.Option(help="Wait for a gateway that does not answer yet.")] = True) -> None:
     """Print alerts as they come; reconnects and resumes where it was. Ctrl-C ends it."""
-    query = {"environment": environment, "model": model, "severity": severity} | (
+    query = {"environment": environment, "model": model, "severity": severity, "leads": str(leads).lower(),
+             "silenced": str(silenced).lower()} | (
         {} if since == "now" else {"last_id": since})
     tailing = Tail(checked(url), find_token(token), query, as_json, count, wait)
     try:
@@ -73,9 +77,9 @@ def tail(url: Url = URL, token: Token = "", environment: Environment = "", model
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except RefusedError as error:
-        _fail(str(error), REFUSED)
+        fail(str(error), REFUSED)
     except OSError:
-        _fail(_nobody(url), AWAY)
+        fail(_nobody(url), AWAY)
 
 
 @app.command("list")
@@ -83,7 +87,7 @@ def list_open(url: Url = URL, token: Token = "", environment: Environment = "", 
               as_json: AsJson = False) -> None:
     """Show open incidents."""
     query = urlencode({"state": "open", "environment": environment, "model": model, "limit": 1000})
-    found = _ask(checked(url), f"/api/incidents?{query}", find_token(token))
+    found = ask(checked(url), f"/api/incidents?{query}", find_token(token))
     if as_json:
         for alert in found:
             typer.echo(json.dumps(alert))
@@ -105,7 +109,7 @@ def find_token(given: str) -> str:
     if not found and path.exists():
         found = path.read_text(encoding="utf-8").strip()
     if not found:
-        _fail(f"No token: give --token, set STREAMGAUGE_API_TOKEN, or run where {path} is.", REFUSED)
+        fail(f"No token: give --token, set STREAMGAUGE_API_TOKEN, or run where {path} is.", REFUSED)
     return found
 
 
@@ -117,7 +121,7 @@ def checked(url: str) -> str:
     except ValueError:
         fine = False
     if not fine:
-        _fail(f"{url!r} is no address of a gateway: give --url as http://HOST:PORT.", USAGE)
+        fail(f"{url!r} is no address of a gateway: give --url as http://HOST:PORT.", USAGE)
     return url.rstrip("/")
 
 
@@ -220,26 +224,41 @@ def show(message: Message, as_json: bool) -> None:
     moment = time.localtime(alert["ts"] / 1000)
     today = moment[:3] == time.localtime()[:3]
     clock = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)
-    console.print(f"{clock} [{colour}]{MARKS[alert['state']]} {alert['state']:<9} {alert['cause']:<12}[/] "
+    console.print(f"{clock} [{colour}]{MARKS.get(alert['state'], '·')} {alert['state']:<9} {alert['cause']:<12}[/] "
                   f"{escape(alert['title'])}")
-    if alert["state"] != "resolved" and alert["detail"]:
+    if alert.get("actor"):
+        console.print(f"         by {escape(alert['actor'])}{': ' if alert['note'] else ''}{escape(alert['note'])}")
+    elif alert["state"] != "resolved" and alert["detail"]:
         console.print(f"         [dim]{escape(alert['detail'])}[/]")
 
 
-def _ask(url: str, path: str, token: str) -> Any:
-    request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+def ask(url: str, path: str, token: str, method: str = "GET", body: Any = None) -> Any:
+    """The gateway's answer; exits with what it says if it refuses, or if nobody answers."""
+    headers = {"Authorization": f"Bearer {token}"} | ({} if body is None else {"Content-Type": "application/json"})
+    request = urllib.request.Request(url + path, None if body is None else json.dumps(body).encode(),  # noqa: S310
+                                     headers, method=method)
     proxies = [urllib.request.ProxyHandler({})] if _is_local(url) else []
     try:
         with urllib.request.build_opener(*proxies).open(request, timeout=OPEN_S) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code == 401:
-            _fail(REFUSES, REFUSED)
-        _fail(f"{url} answers {error.code}: look at {url}/readyz.", AWAY if error.code >= 500 else REFUSED)
+            fail(REFUSES, REFUSED)
+        said = _said(error)
+        if said:
+            fail(f"The gateway refuses: {said}.", AWAY if error.code >= 500 else REFUSED)
+        fail(f"{url} answers {error.code}: look at {url}/readyz.", AWAY if error.code >= 500 else REFUSED)
     except OSError:
-        _fail(_nobody(url), AWAY)
+        fail(_nobody(url), AWAY)
     except ValueError:
-        _fail(f"{url} does not answer as a Streamgauge gateway does; correct --url.", REFUSED)
+        fail(f"{url} does not answer as a Streamgauge gateway does; correct --url.", REFUSED)
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _is_local(url: str) -> bool:
@@ -254,6 +273,7 @@ def _nobody(url: str) -> str:
     return f"No gateway answers at {url}: start one with `streamgauge up`, or give --url."
 
 
-def _fail(text: str, code: int) -> NoReturn:
+def fail(text: str, code: int) -> NoReturn:
+    """Say it, and exit."""
     typer.echo(text, err=True)
     raise typer.Exit(code)

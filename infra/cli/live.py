@@ -19,7 +19,7 @@ from infra.cli.sight import Row, Sight
 
 NONE = "–"
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-MARKS = {"open": "●", "escalated": "▲", "resolved": "✔"}
+MARKS = {"open": "●", "escalated": "▲", "acknowledged": "◉", "noted": "✎", "resolved": "✔"}
 _BARS = "▁▂▃▄▅▆▇█"
 #: A terminal with at least so many lines gets the curve and the full table of models.
 TALL = 32

@@ -37,7 +37,9 @@ ROOMS = {
     "up": Room("infra.cli.up", "command", "Start everything on this machine, and show it live until Ctrl-C."),
     "demo": Room("infra.cli.demo", "command", "Run a fleet of real models that publish telemetry, with scripted "
                                               "incidents.", True),
-    "alerts": Room("infra.cli.alerts", "app", "Follow alerts, and list open incidents.", True),
+    "alerts": Room("infra.cli.life", "app", "Follow alerts, list open incidents, answer and silence them.", True),
+    "rules": Room("infra.cli.rules", "app", "Show, replace and try out alert rules.", True),
+    "tokens": Room("infra.cli.tokens", "app", "Make, list and withdraw tokens of the gateway."),
     "replay": Room("infra.cli.replay", "command", "Publish your own CSV, NDJSON or Parquet files as telemetry.", True),
     "detect": Room("infra.cli.detect", "command", "Find the anomalies in a file, and plot them."),
     "rejected": Room("infra.cli.rejected", "app", "See what was refused and why, mend it, send it again.", True),

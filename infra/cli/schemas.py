@@ -1,4 +1,4 @@
-"""`streamgauge schemas`: JSON Schema of every topic's records, and one AsyncAPI 3.0 document of all topics.
+"""`streamgauge schemas`: JSON Schema of every topic's records, and AsyncAPI 3.0 of all topics and of the sockets.
 
 The documents come from the contracts and `streams.topics` alone, so they are the same on every machine and can be kept
 under version control; `--check` says whether they still agree.
@@ -13,10 +13,12 @@ from typing import Annotated, Any
 import typer
 from pydantic.json_schema import models_json_schema
 
+from infra.cli import schemas_sockets
 from streams.settings import Settings
 from streams.topics import FEEDBACK, TELEMETRY, TOPICS, TopicRow
 
 ASYNCAPI = "asyncapi.json"
+GATEWAY = "gateway-asyncapi.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DEFAULT_FOLDER = Path("streamgauge-schemas")
 _REFERENCE = "#/components/schemas/{model}"
@@ -26,7 +28,8 @@ def command(folder: Annotated[Path, typer.Argument(help="Folder to write to, or 
             = DEFAULT_FOLDER,
             check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is missing or differs "
                                                                 "from the contracts.")] = False) -> None:
-    """Write the contracts of all topics: JSON Schema per topic (TOPIC.schema.json), and asyncapi.json of all.
+    """Write the contracts: JSON Schema per topic (TOPIC.schema.json), asyncapi.json of all topics, and
+    gateway-asyncapi.json of the gateway's WebSockets.
 
     Generate classes or validators for any language from them.
     """
@@ -48,7 +51,7 @@ def command(folder: Annotated[Path, typer.Argument(help="Folder to write to, or 
 def documents() -> dict[str, str]:
     """File name -> text."""
     found = {f"{row.name}.schema.json": _text(_topic_schema(row)) for row in TOPICS}
-    return found | {ASYNCAPI: _text(_asyncapi())}
+    return found | {ASYNCAPI: _text(_asyncapi()), GATEWAY: _text(schemas_sockets.asyncapi())}
 
 
 def differing(folder: Path) -> list[str]:

@@ -2,10 +2,14 @@
 
 All keys begin with `PREFIX` and the topics' prefix:
 
-    alerts              stream   one entry an alert: alert = JSON
+    alerts              stream   one entry an alert: alert = JSON, group = the incident that its group began with
     anomalies           stream   one entry an anomaly: anomaly = JSON
     seen:ID             string   the alert or anomaly is on its stream
     incidents:open      hash     incident id -> its newest alert
+    groups:open         hash     incident id -> its group, while it is open
+    group:CAUSE         string   ONSET|GROUP of the newest incident of that cause
+    silences            hash     silence id -> JSON, or "ended"
+    rules               hash     version, body: the rules in force
     window:SIZE:SERIES  hash     PARTITION:start, :count, :body of the newest closed window
     recent:SIZE:SERIES  hash     PARTITION:SLOT -> START COUNT REVISION BODY; a ring of the last closed windows
     windows             stream   one entry a closed window or amendment: window = JSON, sketches and all
@@ -25,7 +29,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import redis.asyncio as redis
 
-from schemas.alerts import Alert
+from schemas.alerts import Alert, AlertCommand
 from schemas.anomalies import Anomaly
 from schemas.base import Subject
 from streams.settings import Settings
@@ -40,6 +44,10 @@ DEDUPE_SECONDS = 7 * 24 * 3600
 ANOMALY_DEDUPE_SECONDS = 600
 #: A series without windows for this long leaves the hot view.
 HOT_SECONDS = 3600
+#: Incidents of one cause whose onsets lie so near to one another are one group; a cause is kept for an hour.
+GROUP_MS, GROUP_SECONDS = 30_000, 3_600
+#: Causes that have nothing to do with one another across models.
+_ALONE = ("performance", "rule")
 #: Redis does nothing else meanwhile.
 _APPEND_AT_ONCE = 200
 #: Closed windows of each series, granularity and partition that are kept: the window that begins at t is in slot
@@ -47,12 +55,35 @@ _APPEND_AT_ONCE = 200
 RECENT = 16
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 10
 
-# KEYS: dedupe key, stream, open incidents. ARGV: body, state, incident id, dedupe seconds, stream length.
+# KEYS: dedupe key, stream, open incidents, open groups, newest of the cause. ARGV: body, state, incident id, dedupe
+# seconds, stream length, onset ms, span ms (of a group; negative: this cause has none), seconds that a cause is kept.
 _APPEND = """
 if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[4]) then return false end
-if ARGV[2] == 'resolved' then redis.call('HDEL', KEYS[3], ARGV[3])
-else redis.call('HSET', KEYS[3], ARGV[3], ARGV[1]) end
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'alert', ARGV[1])
+local group = redis.call('HGET', KEYS[4], ARGV[3])
+if not group then
+  group = ARGV[3]
+  local newest = redis.call('GET', KEYS[5])
+  if newest and ARGV[2] ~= 'resolved' then
+    local at, of = string.match(newest, '^(%d+)|(.*)$')
+    if math.abs(tonumber(at) - tonumber(ARGV[6])) <= tonumber(ARGV[7]) then group = of end
+  end
+  if tonumber(ARGV[7]) >= 0 then redis.call('SET', KEYS[5], ARGV[6] .. '|' .. group, 'EX', ARGV[8]) end
+end
+if ARGV[2] == 'resolved' then
+  redis.call('HDEL', KEYS[3], ARGV[3])
+  redis.call('HDEL', KEYS[4], ARGV[3])
+else
+  redis.call('HSET', KEYS[3], ARGV[3], ARGV[1])
+  redis.call('HSET', KEYS[4], ARGV[3], group)
+end
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'alert', ARGV[1], 'group', group)
+"""
+
+# KEYS: rules. ARGV: version, body.
+_PUT_RULES = """
+if tonumber(redis.call('HGET', KEYS[1], 'version') or '0') >= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
+return 1
 """
 
 # KEYS: stream, then a dedupe key each. ARGV: dedupe seconds, stream length, then a body each.
@@ -111,6 +142,12 @@ def series_of(subject: Subject | AnyWindow) -> str:
     return "|".join((subject.environment, subject.model, subject.version, subject.component))
 
 
+def cause_of(alert: Alert) -> str:
+    """What an alert has in common with those of other models that come from the same: environment, cause, field."""
+    data = alert.cause in ("drift", "anomaly_rate")
+    return "|".join((alert.environment, "data" if data else alert.cause, (alert.field or "") if data else ""))
+
+
 class Stream(NamedTuple):
     """A stream: its key, the field of an entry that holds its JSON, and how many entries are kept."""
 
@@ -145,10 +182,13 @@ class Hot:
         self.anomalies = Stream(f"{self.prefix}anomalies", "anomaly", settings.anomaly_stream_length)
         self.windows = Stream(f"{self.prefix}windows", "window", settings.window_stream_length)
         self.open_incidents = f"{self.prefix}incidents:open"
+        self.open_groups = f"{self.prefix}groups:open"
+        self.known_silences = f"{self.prefix}silences"
         self.known_series = f"{self.prefix}series"
         self._now_ms = now_ms
-        self._append = client.register_script(_APPEND)
+        self._append: Any = client.register_script(_APPEND)
         self._append_new: Any = client.register_script(_APPEND_NEW)
+        self._put_rules: Any = client.register_script(_PUT_RULES)
         self._put: Any = client.register_script(_PUT)
         self._keep: Any = client.register_script(_KEEP)
         self._append_all: Any = client.register_script(_APPEND_ALL)
@@ -156,12 +196,18 @@ class Hot:
     async def append_alert(self, alert: Alert) -> str | None:
         """Put the alert on the stream, once by its id; returns its place in the stream, or None for a repeat.
 
-        All or nothing: the dedupe key, the stream and the open incidents change together.
+        All or nothing: the dedupe key, the stream, the open incidents and groups change together.
         """
-        place: Any = await self._append(
-            keys=[f"{self.prefix}seen:{alert.alert_id}", self.alerts.key, self.open_incidents],
-            args=[alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, self.alerts.length])
+        place: Any = await self._append(*_appended(self, alert))
         return str(place) if place else None
+
+    async def append_alerts(self, alerts: Sequence[Alert]) -> None:
+        """The same for many, in this order, in few round trips."""
+        for first in range(0, len(alerts), _APPEND_AT_ONCE):
+            pipe = self.client.pipeline(transaction=False)
+            for alert in alerts[first:first + _APPEND_AT_ONCE]:
+                await self._append(*_appended(self, alert), client=pipe)
+            await pipe.execute()
 
     async def append_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         """Put anomalies on their stream, each once by its id, in this order."""
@@ -174,6 +220,38 @@ class Hot:
     async def open_alerts(self) -> list[dict[str, Any]]:
         """The newest alert of every incident that is open or escalated."""
         return [json.loads(body) for body in (await self.client.hgetall(self.open_incidents)).values()]
+
+    async def open_alert(self, incident_id: str) -> dict[str, Any] | None:
+        """The newest alert of one incident; None: it is not open."""
+        body = await self.client.hget(self.open_incidents, incident_id)
+        return json.loads(body) if body else None
+
+    async def groups(self) -> dict[str, str]:
+        """Open incident -> the incident that its group began with."""
+        return dict(await self.client.hgetall(self.open_groups))
+
+    async def obey(self, command: AlertCommand) -> None:
+        """Show what a command changed, as its owners carry it out: they decide, this is what gateways list.
+
+        Commands come once a partition, in any order between partitions: what has ended does not begin again.
+        """
+        if command.action == "silence" and command.silence is not None:
+            await self.client.hsetnx(self.known_silences, command.silence.silence_id,
+                                     command.silence.model_dump_json())
+        elif command.action == "unsilence":
+            await self.client.hset(self.known_silences, command.text, "ended")
+        elif command.action == "rules":
+            await self._put_rules(keys=[f"{self.prefix}rules"], args=[command.version, command.rules])
+
+    async def silences(self) -> list[dict[str, Any]]:
+        """Silences that have not been ended, expired ones among them."""
+        found = await self.client.hvals(self.known_silences)
+        return [json.loads(body) for body in found if body != "ended"]
+
+    async def rules(self) -> tuple[int, str]:
+        """Version and JSON text of the rules in force; 0 and nothing: none."""
+        version, body = await self.client.hmget(f"{self.prefix}rules", ["version", "body"])
+        return int(version or 0), str(body or "")
 
     async def put_windows(self, windows: Sequence[AnyWindow]) -> None:
         """Keep the newest closed window of every series, granularity and partition; an older one changes nothing."""
@@ -252,6 +330,14 @@ class Hot:
         answers = await pipe.execute()
         return [{"windows": list(_bodies(windows)), "anomaly": json.loads(score) if score else None}
                 for windows, score in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def _appended(hot: Hot, alert: Alert) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of the script that appends an alert."""
+    return ([f"{hot.prefix}seen:{alert.alert_id}", hot.alerts.key, hot.open_incidents, hot.open_groups,
+             f"{hot.prefix}group:{cause_of(alert)}"],
+            [alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, hot.alerts.length,
+             alert.onset_ms, -1 if alert.cause in _ALONE else GROUP_MS, GROUP_SECONDS])
 
 
 def _bodies(windows: dict[str, str]) -> Iterable[dict[str, Any]]:

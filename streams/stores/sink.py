@@ -50,6 +50,10 @@ class Sink:
 
     name = "sink"
     fetch_wait_ms = WAIT_MS
+    #: Where a group that has committed nothing begins.
+    begins = "earliest"
+    #: Records between two polls, at most.
+    batch_records = BATCH_RECORDS
 
     def __init__(self, settings: Settings, rows: Sequence[TopicRow]) -> None:
         self.settings = settings
@@ -107,7 +111,7 @@ class Sink:
             writers = await self._retry(self._open, stop)
             due = 0.0
             while not stop.is_set():
-                found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=BATCH_RECORDS)
+                found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=self.batch_records)
                 for tp, records in found.items():
                     row, messages = self.rows[tp.topic], self._read(tp.topic, records)
                     if messages:
@@ -129,7 +133,7 @@ class Sink:
     def _consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
             *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
-            enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=self.fetch_wait_ms,
+            enable_auto_commit=False, auto_offset_reset=self.begins, fetch_max_wait_ms=self.fetch_wait_ms,
             session_timeout_ms=self.settings.session_timeout_ms,
             heartbeat_interval_ms=self.settings.session_timeout_ms // 3)
 

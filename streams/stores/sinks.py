@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from schemas.alerts import Alert
+from schemas.alerts import AlertCommand
 from streams.settings import Settings
 from streams.stores import redis as hot
 from streams.stores.exposition import MODELS, ModelMetrics
@@ -18,7 +18,7 @@ from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
 from streams.stores.spans import Retention
-from streams.topics import ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
+from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
 from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
@@ -80,22 +80,22 @@ class RedisSink(Sink):
 
 
 class AlertRelay(RedisSink):
-    """Alerts onto the Redis stream, at once, each id once."""
+    """Alerts onto the Redis stream, at once, each id once; and what commands changed, for gateways to list."""
 
     name = "relay"
     fetch_wait_ms = 50
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, [ALERTS])
+        super().__init__(settings, [ALERTS, ALERT_COMMANDS])
 
     async def open(self) -> Mapping[str, Write]:
         store = await self._connect()
 
-        async def append(alerts: Sequence[Alert]) -> None:
-            for alert in alerts:
-                await store.append_alert(alert)
+        async def obey(commands: Sequence[AlertCommand]) -> None:
+            for command in commands:
+                await store.obey(command)
 
-        return {ALERTS.name: append}
+        return {ALERTS.name: store.append_alerts, ALERT_COMMANDS.name: obey}
 
 
 class AnomalyRelay(RedisSink):

@@ -13,6 +13,7 @@ from tests.bench import (
     accuracy,
     budget,
     drift,
+    fanout,
     latency,
     multivariate,
     nab,
@@ -24,8 +25,8 @@ from tests.bench import (
 )
 from tests.bench.data import folder
 
-BENCHES = {"budget": budget.main, "latency": latency.main, "recovery": recovery.main, "scale": scale.main,
-           "throughput": throughput.main, "windows": windows.main, "workers": workers.main}
+BENCHES = {"budget": budget.main, "fanout": fanout.main, "latency": latency.main, "recovery": recovery.main,
+           "scale": scale.main, "throughput": throughput.main, "windows": windows.main, "workers": workers.main}
 #: Those that read labelled data.
 WITH_DATA = {"accuracy": accuracy.main, "drift": drift.main, "multivariate": multivariate.main, "nab": nab.main}
 

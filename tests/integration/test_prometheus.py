@@ -124,7 +124,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_ur
         asyncio.run(create_topics(settings))
         environment = {f"{PREFIX}KAFKA_URL": broker.url, f"{PREFIX}REDIS_URL": valkey_url, f"{PREFIX}PARTITIONS": "2",
                        f"{PREFIX}DATABASE_URL": settings.database_url.get_secret_value(), f"{PREFIX}API_TOKEN": TOKEN,
-                       f"{PREFIX}TOPIC_PREFIX": "prom-", f"{PREFIX}DATA_DIR": str(settings.data_dir)}
+                       f"{PREFIX}TOPIC_PREFIX": "prom-", f"{PREFIX}DATA_DIR": str(settings.data_dir),
+                       f"{PREFIX}RETRAINING_PERSISTENCE_MS": "1000"}     # a wave lasts for less than a minute
         gateway_port = free_port()
         worker = Worker(environment, folder / "worker.log").start()
         held.callback(worker.stop)

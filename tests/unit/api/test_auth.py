@@ -58,8 +58,11 @@ async def bare(tmp_path: Path) -> Settings:
 
 
 PATHS = ("/api/overview", "/api/models", "/api/series", "/api/incidents", "/api/incidents/x", "/api/alerts",
-         "/api/alerts/stream", "/api/metrics", "/api/anomalies", "/api/drift", "/api/retraining-requests", "/api/docs",
-         "/api/openapi.json")
+         "/api/alerts/stream", "/api/groups", "/api/silences", "/api/rules", "/api/metrics", "/api/anomalies",
+         "/api/drift", "/api/retraining-requests", "/api/docs", "/api/openapi.json")
+#: What only people with more than the right to read may send; by another method than GET.
+ANSWERS = {"/api/incidents/{incident_id}/acknowledge", "/api/incidents/{incident_id}/notes",
+           "/api/silences/{silence_id}", "/api/rules/dry-run"}
 
 
 async def test_nothing_under_api_answers_without_the_token(bare: Settings) -> None:
@@ -72,7 +75,7 @@ async def test_nothing_under_api_answers_without_the_token(bare: Settings) -> No
                 assert set(answer.json()) == {"code", "message"}
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
         known = set((await running.get("/api/openapi.json"))["paths"])
-        assert {path.replace("/x", "/{incident_id}") for path in PATHS[:-2]} == known
+        assert {path.replace("/x", "/{incident_id}") for path in PATHS[:-2]} | ANSWERS == known
 
 
 async def test_the_cookie_opens_the_documents_and_nothing_else(bare: Settings) -> None:

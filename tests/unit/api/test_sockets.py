@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Union
 
 import pytest
+from pydantic import Field, TypeAdapter
 from stores_world import Gateway, a_window, an_alert, an_anomaly, eventually, gateway, opened, world
 from websockets.exceptions import InvalidStatus
 
+from schemas.sockets import ON_ALERTS, ON_ANOMALIES, ON_WINDOWS
 from streams.settings import Settings
 from streams.stores.redis import Hot
 
@@ -155,6 +157,22 @@ async def test_a_question_that_makes_no_sense_is_refused_with_what_would(setting
         assert next(iter(query)).encode() in refused.value.response.body
 
 
+async def test_every_message_keeps_the_written_contract(settings: Settings, hot: Hot) -> None:
+    known = {kind: TypeAdapter(Annotated[Union[said], Field(discriminator="type")])  # noqa: UP007
+             for kind, said in (("alerts", ON_ALERTS), ("anomalies", ON_ANOMALIES), ("windows", ON_WINDOWS))}
+    await add(hot, *range(10))
+    first = (await hot.client.xrange(hot.alerts.key, count=1))[0][0]
+    await hot.client.xtrim(hot.alerts.key, maxlen=4, approximate=False)
+    await hot.append_anomalies([an_anomaly(1)])
+    await hot.append_windows([a_window()])
+    async with gateway(settings.model_copy(update={"heartbeat_ms": 100})) as running:
+        seen = set()
+        for path, last, count in (("alerts", first, 7), ("anomalies", "0", 3), ("windows", "0", 3)):
+            async with running.socket(path, last_id=last) as line:
+                seen |= {known[path].validate_python(await line.next()).type for _ in range(count)}
+    assert seen == {"hello", "missed", "alert", "anomaly", "window", "heartbeat"}
+
+
 async def test_anomalies_have_a_socket_of_their_own(settings: Settings, hot: Hot) -> None:
     await hot.append_anomalies([an_anomaly(1), an_anomaly(2, model="fraud")])
     await add(hot, 1)
@@ -192,3 +210,31 @@ async def test_windows_have_a_socket_with_figures_and_filters(settings: Settings
         with pytest.raises(InvalidStatus, match="400"):
             async with running.socket("windows", granularity_ms="minute"):
                 pass
+
+
+async def test_windows_that_came_while_nobody_listened_are_not_missed(settings: Settings, hot: Hot) -> None:
+    async def waits(count: int) -> None:
+        async def there() -> bool:
+            return len(running.app.state.feeds["window"].subscribers) == count
+
+        await eventually(there, "subscribed")
+
+    async with gateway(settings) as running:
+        async with running.socket("windows") as line:
+            await line.next()
+            await waits(1)
+            await hot.append_windows([a_window(count=1), a_window(count=2)])
+            last, second = [await line.next() for _ in range(2)]
+        assert second["window"]["count"] == 2
+        await waits(0)
+        await hot.append_windows([a_window(count=3)])
+
+        async def past() -> bool:
+            return str(running.app.state.feeds["window"].last) > second["id"]
+
+        await eventually(past, "read")
+        async with running.socket("windows", last_id=last["id"]) as line:
+            await line.next()
+            await waits(1)
+            await hot.append_windows([a_window(count=4)])
+            assert [(await line.next())["window"]["count"] for _ in range(3)] == [2, 3, 4]

@@ -59,7 +59,10 @@ def test_help_imports_none_of_the_heavy_packages() -> None:
 @pytest.mark.parametrize("arguments", [[name] for name in ROOMS if name != "version"]
                          + [["topics", name] for name in ("list", "create", "describe")]
                          + [["rejected", name] for name in ("list", "replay")]
-                         + [["alerts", name] for name in ("tail", "list")], ids=" ".join)
+                         + [["alerts", name] for name in ("tail", "list", "ack", "note", "silence", "silences",
+                                                         "unsilence", "groups")]
+                         + [["rules", name] for name in ("show", "apply", "try", "check")]
+                         + [["tokens", name] for name in ("create", "list", "revoke")], ids=" ".join)
 def test_every_command_has_help(arguments: list[str]) -> None:
     answer = RUN.invoke(app, [*arguments, "--help"])
     assert answer.exit_code == 0, answer.output

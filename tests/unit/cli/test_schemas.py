@@ -24,7 +24,7 @@ def test_every_topic_has_a_file_and_a_channel() -> None:
     found = schemas.documents()
     asyncapi = json.loads(found[schemas.ASYNCAPI])
     names = {row.name for row in TOPICS}
-    assert set(found) == {f"{name}.schema.json" for name in names} | {schemas.ASYNCAPI}
+    assert set(found) == {f"{name}.schema.json" for name in names} | {schemas.ASYNCAPI, schemas.GATEWAY}
     assert set(asyncapi["channels"]) == names
     assert {operation["channel"]["$ref"].rsplit("/")[-1] for operation in asyncapi["operations"].values()} == names
     assert asyncapi["operations"]["receive.telemetry"]["action"] == "receive"

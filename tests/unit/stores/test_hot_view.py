@@ -170,3 +170,12 @@ async def test_windows_are_on_their_stream_each_time_they_are_sent(hot: Hot) -> 
     bodies = [json.loads(entry[1]["window"]) for entry in entries]
     assert [(body["model"], body["version"], body["size_ms"], body["count"]) for body in bodies] == [
         ("churn", "3", 60_000, 2), ("churn", "3", 60_000, 3)]
+
+
+async def test_many_alerts_go_onto_the_stream_in_order_each_once(hot: Hot) -> None:
+    some = [an_alert(number) for number in range(450)]
+    await hot.append_alerts(some)
+    await hot.append_alerts([*some[-3:], an_alert(450)])
+    kept = await on_stream(hot)
+    assert len(kept) >= 100
+    assert kept == [f"alert-{number}" for number in range(451 - len(kept), 451)]

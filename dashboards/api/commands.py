@@ -1,0 +1,76 @@
+"""What a gateway asks of the alerts agent: commands, onto their topic. It decides nothing by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from dashboards.api import metrics
+from schemas.alerts import AlertCommand
+from streams.kafka import KafkaSetupError, client_options
+from streams.messages import to_bytes
+from streams.settings import Settings
+from streams.topics import ALERT_COMMANDS
+
+SECONDS = 10.0
+
+
+class CommandsAwayError(RuntimeError):
+    """The broker does not take the command; the text says what to do."""
+
+
+class Commands:
+    """A producer that starts with the first command."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, command: AlertCommand, partition: int | None = None) -> None:
+        """Into one partition, or into all: done once the broker has it.
+
+        Raises:
+            CommandsAwayError: the broker is away, or none is named.
+        """
+        try:
+            async with asyncio.timeout(SECONDS):
+                producer = await self._started()
+                topic, value = self.settings.topic(ALERT_COMMANDS.name), to_bytes(command)
+                numbers = range(self.settings.partitions) if partition is None else (partition,)
+                sent = [await producer.send(topic, value, key=(command.incident_id or command.command_id).encode(),
+                                            partition=number) for number in numbers]
+                await asyncio.gather(*sent)
+        except (KafkaError, KafkaSetupError, OSError, TimeoutError) as error:
+            raise CommandsAwayError(f"Kafka does not take the command ({type(error).__name__}); nothing is decided "
+                                    "yet: try again soon") from error
+        metrics.COMMANDS.labels(command.action).inc()
+
+    async def _started(self) -> Any:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(**client_options(self.settings))
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def close(self) -> None:
+        """Let the broker go."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(producer.stop(), SECONDS)
+
+
+def new_id() -> str:
+    """Of a command or a silence."""
+    return uuid.uuid4().hex
