@@ -157,8 +157,6 @@ class Run:
         say(f"  token    {f'{token}   (made now)' if first else f'in {self._token_place()}'}", markup=False)
         say(f"  alerts   {_tail()}   (in another terminal)")
         say(f"  kept in  {_short(self.settings.data_dir)}: data, logs, the token")
-        if first:
-            say("  note     on its first start a worker compiles its kernels: about a minute")
 
     def _metrics(self) -> list[str]:
         return [f"{child.page}/metrics" for child in self.children if child.page]
