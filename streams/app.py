@@ -105,6 +105,7 @@ class Pipeline:
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False
         self._readers: Counter[str] = Counter()
+        self._done: dict[TP, int] = {}          # the last offset that some agent is through with
         self.timer(self._checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
         self.app.task(self._send_outputs)
 
@@ -145,6 +146,12 @@ class Pipeline:
 
         tick.__name__ = name
         self.app.task(tick)
+
+    def behind(self, row: TopicRow, partition: int) -> bool:
+        """True if records of a partition are known to wait."""
+        tp = TP(self.settings.topic(row.name), partition)
+        end, done = self.app.monitor.tp_end_offsets.get(tp), self._done.get(tp)
+        return end is not None and done is not None and end - done > 1
 
     def wrong(self) -> list[str]:
         """Why the worker is not ready, for /readyz; empty when it is."""
@@ -224,7 +231,9 @@ class Pipeline:
         os._exit(70)
 
     def _lag(self, batch: RecordBatch) -> None:
-        end = self.app.monitor.tp_end_offsets.get(TP(batch.topic, batch.partition))
+        tp = TP(batch.topic, batch.partition)
+        end = self.app.monitor.tp_end_offsets.get(tp)
+        self._done[tp] = batch.last_offset
         if end is not None:
             metrics.LAG.labels(batch.topic, str(batch.partition)).set(max(0, end - batch.last_offset - 1))
 
@@ -261,6 +270,7 @@ class Pipeline:
     async def _on_rebalance_complete(self, sender: Any, **_: Any) -> None:
         telemetry = self.settings.topic(TELEMETRY.name)
         self.checkpointer.close()
+        self._done.clear()
         self.checkpointer.open({tp.partition for tp in self.app.consumer.assignment() if tp.topic == telemetry})
         self.assigned = True
 

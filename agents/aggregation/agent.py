@@ -49,7 +49,8 @@ def register(pipeline: Pipeline) -> None:
 
     async def idle() -> None:
         for partition in pipeline.partitions:
-            await publish(engine.idle(partition.states(NAME), int(time.time() * 1000)), partition)
+            behind = pipeline.behind(TELEMETRY, partition.number)
+            await publish(engine.idle(partition.states(NAME), int(time.time() * 1000), behind), partition)
         metrics.OPEN_WINDOWS.set(sum(len(owned.states(NAME).live) for owned in pipeline.partitions))
 
     pipeline.agent(NAME, TELEMETRY, aggregate)

@@ -20,8 +20,8 @@ class Calendar:
         self._known: set[PaneKey] = set()
         self._parts: dict[PaneKey, set[int]] = defaultdict(set)
         self._closes_ms: dict[PaneKey, int] = {}                # of panes that have not closed
-        self._to_close: list[tuple[int, int, PaneKey]] = []     # (when, size, key): finer panes first
-        self._to_drop: list[tuple[int, PaneKey]] = []           # (last use, key)
+        self._to_close = _Agenda()
+        self._to_drop = _Agenda()           # by last use
 
     def __len__(self) -> int:
         return len(self._known)
@@ -29,7 +29,7 @@ class Calendar:
     @property
     def waiting(self) -> bool:
         """True if a pane has not been emitted yet."""
-        return bool(self._to_close or self.foreign)
+        return bool(self._closes_ms or self.foreign)
 
     def __contains__(self, key: PaneKey) -> bool:
         return key in self._known
@@ -48,9 +48,9 @@ class Calendar:
             if late_ms is not None and late_ms >= key.end_ms:
                 closes_ms = late_ms + self._grid.finest_ms
             self._closes_ms[key] = closes_ms
-            heapq.heappush(self._to_close, (closes_ms, key.size_ms, key))
+            self._to_close.put(closes_ms, key)
         parent = self._grid.parent(key)
-        heapq.heappush(self._to_drop, (self.last_use_ms(key), key))
+        self._to_drop.put(self._over_ms(parent or key), key)
         if parent is not None:
             self._parts[parent].add(key.start_ms)
             self.add(parent, emitted, late_ms)
@@ -61,7 +61,10 @@ class Calendar:
 
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
-        return (self._grid.parent(key) or key).end_ms + self._grace_ms + self._grid.finest_ms
+        return self._over_ms(self._grid.parent(key) or key)
+
+    def _over_ms(self, coarsest: PaneKey) -> int:
+        return coarsest.end_ms + self._grace_ms + self._grid.finest_ms
 
     def parts(self, key: PaneKey) -> list[PaneKey]:
         """The finer panes that a coarser one is made of, in time order."""
@@ -70,15 +73,36 @@ class Calendar:
 
     def closing(self, watermark_ms: int) -> Iterator[tuple[PaneKey, int]]:
         """Take out the panes that close at or before the watermark, with when they do."""
-        while self._to_close and self._to_close[0][0] <= watermark_ms:
-            closes_ms, _, key = heapq.heappop(self._to_close)
+        for closes_ms, key in self._to_close.due(watermark_ms):
             del self._closes_ms[key]
             yield key, closes_ms
 
     def over(self, watermark_ms: int) -> Iterator[PaneKey]:
         """Take out the panes that nothing can change or need any more."""
-        while self._to_drop and self._to_drop[0][0] <= watermark_ms:
-            key = heapq.heappop(self._to_drop)[1]
+        for _, key in self._to_drop.due(watermark_ms):
             self._known.discard(key)
             self._parts.pop(key, None)
             yield key
+
+
+class _Agenda:
+    """Panes by a time. Very many have the same, so times are ordered and panes are not."""
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._at: dict[int, list[PaneKey]] = {}
+
+    def put(self, time_ms: int, key: PaneKey) -> None:
+        """Add a pane."""
+        found = self._at.get(time_ms)
+        if found is None:
+            found = self._at[time_ms] = []
+            heapq.heappush(self._times, time_ms)
+        found.append(key)
+
+    def due(self, until_ms: int) -> Iterator[tuple[int, PaneKey]]:
+        """Take out the panes of all times up to one, each with its time."""
+        while self._times and self._times[0] <= until_ms:
+            time_ms = heapq.heappop(self._times)
+            for key in self._at.pop(time_ms):
+                yield time_ms, key

@@ -36,6 +36,8 @@ from streams.windows.panes import Grid, Pane, PaneKey
 __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 
 
+#: The idle clock waits so many times longer while records wait.
+_BEHIND = 15
 W = TypeVar("W")
 #: Makes what goes out of a pane, a partition and the watermark at which it closed.
 Write: TypeAlias = Callable[[PaneKey, Pane, int, int], W]
@@ -130,13 +132,17 @@ class AggregationEngine(Generic[W]):
 
         return closes_ms
 
-    def idle(self, states: States, now_ms: int) -> list[W]:
-        """Close what the wall clock says is over, when no batch has come for `idle_ms`."""
+    def idle(self, states: States, now_ms: int, behind: bool = False) -> list[W]:
+        """Close what the wall clock says is over, when no batch has come for `idle_ms`.
+
+        behind: records wait to be taken in; what is over will be told by them. A worker that is behind for long closes
+        windows all the same, as records may wait that never come (markers of transactions).
+        """
         calendar, newest_ms = self._calendar(states), meta(states.entry(META)).newest_ms
         if calendar.last_batch_ms == 0:
             calendar.last_batch_ms = now_ms
         waited = now_ms - calendar.last_batch_ms
-        if waited < self.options.idle_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
+        if waited < self.options.idle_ms * (_BEHIND if behind else 1) or newest_ms == watermark.NEVER_MS or not calendar.waiting:
             return []
         over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms, waited)
         return self._let_go(states, over_ms) + self._emit(dict(calendar.closing(over_ms)), states, over_ms)
@@ -150,16 +156,20 @@ class AggregationEngine(Generic[W]):
         one series run ahead of another, and all see the same order.
         """
         windows: list[tuple[tuple[int, int, int], W]] = []
-        for size in self.grid.sizes_ms:
-            for key in sorted(key for key in due if key.size_ms == size):
-                entry = states.entry(key.text())
+        by_size: dict[int, list[PaneKey]] = {size: [] for size in self.grid.sizes_ms}
+        for key in due:
+            by_size[key.size_ms].append(key)
+        for size, keys in by_size.items():
+            for text, key in sorted((key.text(), key) for key in keys):
+                entry = states.entry(text)
                 if size != self.grid.finest_ms:
                     self._roll_up(key, entry, states)
                 windows.append(((due[key], key.end_ms, size),
-                                self._write(key, _emitted_now(key, entry, states), states.partition, over_ms)))
+                                self._write(key, _emitted_now(entry, states), states.partition, over_ms)))
                 parent = self.grid.parent(key)
-                if parent is not None and _emitted(parent, states):
-                    due.setdefault(parent, parent.end_ms)
+                if parent is not None and parent not in due and _emitted(parent, states):
+                    due[parent] = parent.end_ms
+                    by_size[parent.size_ms].append(parent)
         return [window for _, window in sorted(windows, key=lambda item: item[0])]
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
@@ -217,7 +227,7 @@ def _emitted(key: PaneKey, states: States) -> bool:
     return text in states and pane(states.entry(text)).emitted
 
 
-def _emitted_now(key: PaneKey, entry: Entry[State], states: States) -> Pane:
+def _emitted_now(entry: Entry[State], states: States) -> Pane:
     closed = pane(entry)
     closed.revision += closed.emitted
     closed.emitted = True

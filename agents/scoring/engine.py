@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.scoring import columns
+from agents.scoring import inputs as tables
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
-from agents.scoring.detectors.registry import Made
-from agents.scoring.detectors.time_series import TIME, TimeSeries
-from agents.scoring.state import CONFIDENCE, DetectorCodec, DetectorState, ScoringOptions
+from agents.scoring.inputs import FEATURE, Inputs
+from agents.scoring.state import DetectorCodec, DetectorState, ScoringOptions
 from agents.scoring.truth import Worth, anomalous, named
 from schemas.anomalies import Anomaly, Contribution
 from schemas.telemetry import Feedback
@@ -22,7 +21,6 @@ from streams.state.keyed import Entry, KeyedStates
 
 __all__ = ["DetectorState", "ScoringEngine", "ScoringOptions", "detector_key"]
 
-FEATURE = "feature."
 #: Contributions that an anomaly shows.
 MOST_CONTRIBUTIONS = 8
 _MOST_ID = 128
@@ -32,11 +30,6 @@ Matrix = NDArray[np.float64]
 def detector_key(environment: str, model: str, component: str) -> str:
     """The state's key: versions of a component share a detector, so that a new version is compared with the old."""
     return "\x1f".join((environment, model, component))
-
-
-def is_input(field: str) -> bool:
-    """True for the fields that are scored: numeric features, and confidence. Categories (NAME=VALUE) are not."""
-    return field == CONFIDENCE or (field.startswith(FEATURE) and "=" not in field)
 
 
 @dataclass(slots=True)
@@ -60,21 +53,31 @@ class ScoringEngine:
         """The batch's anomalies in log order. Rows that a key's fence includes are skipped."""
         if not len(batch):
             return []
-        view = _View.of(batch)
+        places: dict[str, int] = {}
+        of_series = [places.setdefault(detector_key(series.environment, series.model, series.component), len(places))
+                     for series in batch.keys]
+        entries = [states.entry(key) for key in places]
+        key_of_row = np.array(of_series, np.int64)[batch.series]
+        self._skip(batch, key_of_row, entries, topic)
+        inputs = Inputs(batch, key_of_row, [entry.state.detector for entry in entries])
         found: list[tuple[int, Anomaly]] = []
-        for key, rows in view.by_key():
-            entry = states.entry(key)
-            fence = entry.fence.get(topic, -1)
-            if entry.includes(topic, int(batch.offset[rows[0]])):
-                fresh = rows[np.searchsorted(batch.offset[rows], fence, side="right"):]
-                self.totals.skipped += len(rows) - len(fresh)
-                rows = fresh
-            if len(rows):
-                found += self._score(view, entry, rows, topic)
+        for at, entry in enumerate(entries):
+            if inputs.bounds[at] < inputs.bounds[at + 1]:
+                found += self._score(batch, inputs, at, entry.state, topic)
                 states.touch(entry, topic, batch.last_offset)
+        self.totals.rows += len(inputs.order)
         found.sort(key=lambda item: item[0])
         self.totals.anomalies += len(found)
         return [anomaly for _, anomaly in found]
+
+    def _skip(self, batch: TelemetryBatch, key_of_row: NDArray[np.int64], entries: list[Entry[DetectorState]],
+              topic: str) -> None:
+        """Leave out the rows that their key's fence includes: their key is -1 then."""
+        fences = np.array([entry.fence.get(topic, -1) for entry in entries], np.int64)
+        if batch.offset[0] <= fences.max():
+            skipped = batch.offset <= fences[key_of_row]
+            key_of_row[skipped] = -1
+            self.totals.skipped += int(skipped.sum())
 
     def learn_labels(self, labels: Sequence[tuple[int, Feedback]], states: KeyedStates[DetectorState], topic: str
                      ) -> dict[str, Mapping[str, Worth]]:
@@ -94,30 +97,29 @@ class ScoringEngine:
             states.touch(entry, topic, offset)
         return found
 
-    def _score(self, view: _View, entry: Entry[DetectorState], rows: NDArray[np.int64], topic: str
+    def _score(self, batch: TelemetryBatch, inputs: Inputs, at: int, state: DetectorState, topic: str
                ) -> list[tuple[int, Anomaly]]:
-        detector = entry.state.detector
-        matrix = view.matrix(rows, detector)
-        truth = entry.state.truth
+        """The anomalies among a key's rows, each with its row."""
+        detector, truth, rows = state.detector, state.truth, inputs.rows(at)
+        matrix = inputs.matrix(at, detector)
         if truth is not None and isinstance(detector, Ensemble):
             detector.trace = []
-        scores, thresholds, pushes = self._advance(entry.state, matrix, view.batch.ts_ms[rows])
+        scores, thresholds, pushes = self._advance(state, matrix, batch, rows)
+        alarms = scores > thresholds
         if truth is not None and isinstance(detector, Ensemble) and detector.trace is not None:
-            truth.remember([view.batch.event_ids[row] for row in rows.tolist()], np.concatenate(detector.trace),
-                           scores > thresholds)
+            truth.remember([batch.event_ids[row] for row in rows.tolist()], np.concatenate(detector.trace), alarms)
             detector.trace = None
-        self.totals.rows += len(rows)
-        return [(int(rows[i]), _anomaly(view.batch, int(rows[i]), topic, detector.name, float(scores[i]),
+        return [(int(rows[i]), _anomaly(batch, int(rows[i]), topic, detector.name, float(scores[i]),
                                         float(thresholds[i]), contributions(detector.features, matrix[i], pushes[i])))
-                for i in np.flatnonzero(scores > thresholds)]
+                for i in alarms.nonzero()[0].tolist()] if len(alarms) else []
 
-    def _advance(self, state: DetectorState, matrix: Matrix, ts_ms: NDArray[np.int64]
+    def _advance(self, state: DetectorState, matrix: Matrix, batch: TelemetryBatch, rows: NDArray[np.int64]
                  ) -> tuple[Matrix, Matrix, Matrix]:
         """Scores, thresholds and contributions; with a budget the threshold's quantile follows the key's pace."""
         threshold, budget = state.threshold, self.options.alarm_budget
         if not budget:
             return state.detector.advance(matrix, threshold.histogram, threshold.scalars)
-        found = []
+        ts_ms, found = batch.ts_ms[rows], []
         for part in state.pace.parts(len(matrix)):
             found.append(state.detector.advance(matrix[part], threshold.histogram, threshold.scalars))
             if state.pace.note(ts_ms[part]):
@@ -139,51 +141,7 @@ class ScoringEngine:
             state.detector.explain_rows(rows[-2:])
             state.detector.explain_roughly(rows[-2:])
         self.codec.decode("", self.codec.encode("", state))
-        order, bounds = columns.group(np.zeros(1, np.int64), 1)
-        start, field, value = np.array([0, 1]), np.zeros(1, np.int32), np.zeros(1)
-        columns.distinct(order, start, field, np.ones(1, np.bool_), np.full(1, -1), 0)
-        columns.scatter(order, start, field, value, bounds[:1], 1)
-
-
-class _View:
-    """A batch by detector key."""
-
-    def __init__(self, batch: TelemetryBatch, keys: list[str], of_series: NDArray[np.int64]) -> None:
-        self.batch = batch
-        self.keys = keys
-        self.order, self.bounds = columns.group(of_series[batch.series], len(keys))
-        self.wanted = np.array([is_input(name) for name in batch.fields], np.bool_)
-        self.seen = np.full(len(batch.fields), -1, np.int64)
-        self.column = np.full(len(batch.fields), -1, np.int64)
-        self.mark = 0
-
-    @classmethod
-    def of(cls, batch: TelemetryBatch) -> _View:
-        places: dict[str, int] = {}
-        of_series = [places.setdefault(detector_key(series.environment, series.model, series.component), len(places))
-                     for series in batch.keys]
-        return cls(batch, list(places), np.array(of_series, np.int64))
-
-    def by_key(self) -> list[tuple[str, NDArray[np.int64]]]:
-        """(key, its rows in log order)."""
-        bounds = self.bounds.tolist()
-        return [(key, self.order[bounds[i]:bounds[i + 1]]) for i, key in enumerate(self.keys)
-                if bounds[i] < bounds[i + 1]]
-
-    def matrix(self, rows: NDArray[np.int64], detector: Made) -> NDArray[np.float64]:
-        """The rows' inputs (n, k) in the detector's columns; new features get theirs by first appearance."""
-        batch = self.batch
-        self.mark += 1
-        clock = detector.column(TIME) if isinstance(detector, TimeSeries) else -1
-        fields = columns.distinct(rows, batch.start, batch.field, self.wanted, self.seen, self.mark)
-        for field in fields.tolist():
-            self.column[field] = detector.column(batch.fields[field])
-        matrix: NDArray[np.float64] = columns.scatter(rows, batch.start, batch.field, batch.value, self.column,
-                                                      len(detector.columns))
-        if clock >= 0:
-            matrix[:, clock] = batch.ts_ms[rows]
-        self.column[fields] = -1
-        return matrix
+        tables.warm()
 
 
 def contributions(names: list[str], row: Matrix, pushes: Matrix) -> list[Contribution]:

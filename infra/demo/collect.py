@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
 from schemas.alerts import Alert
-from streams.kafka import client_options
+from streams.kafka import client_options, end_offsets
 from streams.settings import Settings
 from streams.topics import ALERTS, METRICS
 
@@ -33,7 +33,11 @@ class _Window(msgspec.Struct):
 
 
 class Collector:
-    """Reads `alerts` from where it stood when the run began, and `metrics` from where `mark()` was called."""
+    """Reads `alerts` from where it stood when the run began, and `metrics` from where `mark()` was called.
+
+    Both are assigned from the start: a topic that is added after ten minutes needs new metadata, and aiokafka has been
+    seen not to get it.
+    """
 
     def __init__(self, settings: Settings, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -45,9 +49,9 @@ class Collector:
 
     async def __aenter__(self) -> Collector:
         await self._consumer.start()
-        partitions = self._partitions(ALERTS.name)
-        self._consumer.assign(partitions)
-        await self._seek_to_end(partitions)
+        self._consumer.assign(self._partitions(ALERTS.name) + self._partitions(METRICS.name))
+        self._consumer.pause(*self._partitions(METRICS.name))
+        await self._seek_to_end(self._partitions(ALERTS.name) + self._partitions(METRICS.name))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -56,12 +60,8 @@ class Collector:
 
     async def mark(self) -> None:
         """Read `metrics` from its present end on: call it shortly before the last events are sent."""
-        alerts, metrics = self._partitions(ALERTS.name), self._partitions(METRICS.name)
-        positions = {partition: await self._consumer.position(partition) for partition in alerts}
-        self._consumer.assign(alerts + metrics)
-        for partition, offset in positions.items():
-            self._consumer.seek(partition, offset)
-        await self._seek_to_end(metrics)
+        await self._seek_to_end(self._partitions(METRICS.name))
+        self._consumer.resume(*self._partitions(METRICS.name))
 
     async def catch_up(self, deployments: Iterable[tuple[str, str]], end_ms: int) -> bool:
         """Read until every (environment, model) has a window that ends at `end_ms`, and a while longer.
@@ -115,7 +115,7 @@ class Collector:
         return [TopicPartition(self._settings.topic(name), p) for p in range(self._settings.partitions)]
 
     async def _seek_to_end(self, partitions: list[TopicPartition]) -> None:
-        for partition, offset in (await self._consumer.end_offsets(partitions)).items():
+        for partition, offset in (await end_offsets(client_options(self._settings), partitions)).items():
             self._consumer.seek(partition, offset)
 
 

@@ -118,6 +118,8 @@ class Reader:
         self._series_numbers: dict[SeriesKey, int] = {}
         self._fields: list[str] = []
         self._field_numbers: dict[str, int] = {}
+        self._numeric: dict[str, int] = {}              # numeric feature -> its field
+        self._metrics: dict[str, int] = {}
         self._used = np.zeros(5, np.int64)
         self._known = _unknown(16)
         for name in ("latency_ms", "confidence", "prediction"):
@@ -138,16 +140,22 @@ class Reader:
         for at, (feature, value) in enumerate(event.features.items()):
             item.field[at], item.value[at] = self._feature(feature, value)
         for at, (metric, number) in enumerate(event.metrics.items(), MAX_FEATURES):
-            item.field[at], item.value[at] = self._means(self._names.add(METRICS, metric), f"metric.{metric}"), number
+            field = self._metrics.get(metric)
+            if field is None:
+                field = self._metrics[metric] = self._means(self._names.add(METRICS, metric), f"metric.{metric}")
+            item.field[at], item.value[at] = field, number
         self._fit()
         return series
 
     def _feature(self, feature: str, value: Any) -> tuple[int, float]:
-        name = self._names.add(FEATURES, feature)
         if isinstance(value, str):
+            name = self._names.add(FEATURES, feature)
             self._means(name, f"feature.{feature}")
             return self._means(self._names.add(name, value), f"feature.{feature}={value}"), 1.0
-        return self._means(name, f"feature.{feature}"), float("nan") if value is None else float(value)
+        field = self._numeric.get(feature)
+        if field is None:
+            field = self._numeric[feature] = self._means(self._names.add(FEATURES, feature), f"feature.{feature}")
+        return field, float("nan") if value is None else float(value)
 
     def _series_of(self, event: TelemetryEvent) -> int:
         key = SeriesKey(event.environment, event.model, event.version, event.component)

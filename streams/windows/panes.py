@@ -11,6 +11,7 @@ Arrays are little-endian.
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -56,7 +57,7 @@ class PaneKey(NamedTuple):
         older than those of its finer panes: were it, the amendments that only the finer rows know would be skipped in
         the replay, and be missing from the coarser pane for good.
         """
-        return _UNIT.join((*self.series, f"{_FAR_MS - self.size_ms:015d}", str(self.start_ms)))
+        return f"{_head(self.series, self.size_ms)}{self.start_ms}"
 
     @staticmethod
     def parse(text: str) -> PaneKey:
@@ -67,6 +68,12 @@ class PaneKey(NamedTuple):
         """
         environment, model, version, component, size, start = text.split(_UNIT)
         return PaneKey(SeriesKey(environment, model, version, component), _FAR_MS - int(size), int(start))
+
+
+@lru_cache(maxsize=65_536)
+def _head(series: SeriesKey, size_ms: int) -> str:
+    """The text of a pane's key up to its start."""
+    return _UNIT.join((*series, f"{_FAR_MS - size_ms:015d}", ""))
 
 
 class Grid:
@@ -117,7 +124,7 @@ class Pane:
             self.sketches.merge(other.sketches, None)
         else:
             self.layout, mapping = layouts.extended(self.layout, other.layout.names)
-            self.table = summary.extended(self.table, len(self.layout.names))
+            self.table = summary.extended(self.table, len(self.layout.names)).copy()
             lost = other.table[mapping < 0]
             self.ignored += int(lost[:, summary.COUNT].sum() + lost[:, summary.MISSING].sum())
             summary.merge_rows(self.table, other.table, mapping)
@@ -132,11 +139,13 @@ class Pane:
     def encode(self) -> bytes:
         """The pane as bytes; see the module's docstring."""
         keys, counts = self.sketches.arrays()
+        steps = keys.astype("<i4")
+        steps[1:] -= keys[:-1]
         return msgspec.msgpack.encode((
             FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted, self.late_ms,
             self.layout.names,
-            self.table.astype("<f8").tobytes(), np.diff(keys, prepend=np.int32(0)).astype("<i4").tobytes(),
-            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4").tobytes()))
+            self.table.astype("<f8", copy=False).tobytes(), steps.tobytes(),
+            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4", copy=False).tobytes()))
 
     @staticmethod
     def decode(data: bytes, layouts: Layouts) -> Pane:

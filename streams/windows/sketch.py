@@ -42,6 +42,8 @@ _RADIX = 1 << _RADIX_BITS
 KeyArray = NDArray[np.int32]
 IntArray = NDArray[np.int64]
 
+_NO_KEYS: tuple[KeyArray, IntArray] = np.empty(0, np.int32), np.empty(0, np.int64)
+
 
 @compiled
 def bucket(value: float) -> int:
@@ -112,11 +114,14 @@ class Sketches:
             slots = mapping[keys >> CODE_BITS]
             moved = ((slots << CODE_BITS) | (keys & CODE_MASK)).astype(np.int32)[slots >= 0]
             order = np.argsort(moved, kind="stable")
-            keys, counts = moved[order], counts[slots >= 0][order]
+            keys, counts = merged(*_NO_KEYS, moved[order], counts[slots >= 0][order])
         self._take(keys, counts)
 
     def _take(self, keys: KeyArray, counts: IntArray) -> None:
-        self._keys, self._counts = _bounded(*merged(self._keys, self._counts, keys, counts))
+        """Take in a sketch; its keys are distinct."""
+        if len(self._keys):
+            keys, counts = merged(self._keys, self._counts, keys, counts)
+        self._keys, self._counts = _bounded(keys, counts)
 
     def by_slot(self, slots: int) -> list[list[tuple[int, int]]]:
         """(code, count) ascending, for each of the first `slots` slots."""
@@ -195,11 +200,22 @@ def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
 
 
 def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
-    slots = keys >> CODE_BITS
-    if len(keys) <= MAX_BUCKETS or np.bincount(slots).max() <= MAX_BUCKETS:
+    if len(keys) <= MAX_BUCKETS or longest_run(keys) <= MAX_BUCKETS:
         return keys, counts
+    slots = keys >> CODE_BITS
     parts = [collapse(keys[slots == slot], counts[slots == slot]) for slot in np.unique(slots)]
     return np.concatenate([part for part, _ in parts]), np.concatenate([part for _, part in parts])
+
+
+@compiled
+def longest_run(keys: KeyArray) -> int:
+    """The most keys that a slot has; keys ascend."""
+    most, first = 0, 0
+    for at in range(len(keys)):
+        if keys[at] >> CODE_BITS != keys[first] >> CODE_BITS:
+            first = at
+        most = max(most, at + 1 - first)
+    return most
 
 
 def warm() -> None:
@@ -208,3 +224,4 @@ def warm() -> None:
     for size in (1, _FEW):
         found.add(np.zeros(size, np.int32))
         found.arrays()
+    longest_run(np.zeros(1, np.int32))

@@ -10,6 +10,7 @@ given, without fast-math: the same sequence gives the same bits.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,19 @@ def empty_rows(rows: int) -> FloatArray:
 
 
 def extended(table: FloatArray, rows: int) -> FloatArray:
-    """The table with empty rows after its own, `rows` in all; itself if it has as many."""
-    return table if len(table) >= rows else np.concatenate((table, empty_rows(rows - len(table))))
+    """The table with empty rows after its own, `rows` in all, to be read only; itself if it has as many."""
+    if len(table) >= rows:
+        return table
+    more = _empty(rows - len(table))
+    return np.concatenate((table, more)) if len(table) else more
+
+
+@lru_cache(maxsize=1_024)
+def _empty(rows: int) -> FloatArray:
+    """The same as `empty_rows`, shared."""
+    found = empty_rows(rows)
+    found.flags.writeable = False
+    return found
 
 
 @compiled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,13 +112,15 @@ class HalfSpaceTrees(base.AnomalyDetector):
 
     def column(self, name: str) -> int:
         """The column of a feature, a new one if need be; -1 when there are too many."""
-        found = self.columns.get(name)
-        if found is None:
-            if len(self.columns) >= MAX_FEATURES:
-                return -1
-            found = self.columns[name] = len(self.columns)
-            self.guards = np.hstack((self.guards, _fresh(name in self.optional)))
-        return found
+        self.extend((name,))
+        return self.columns.get(name, -1)
+
+    def extend(self, names: Sequence[str]) -> None:
+        """Add columns for features that have none, in this order, while there is room."""
+        new = [name for name in dict.fromkeys(names) if name not in self.columns][:MAX_FEATURES - len(self.columns)]
+        if new:
+            self.columns.update(zip(new, range(len(self.columns), MAX_FEATURES), strict=False))
+            self.guards = np.hstack((self.guards, _fresh([name in self.optional for name in new])))
 
     def score_learn_many(self, X: FloatArray) -> FloatArray:
         """Score, then learn each row of X (n, d) float64 in order; NaN: missing. Returns scores (n,).
@@ -142,6 +144,10 @@ class HalfSpaceTrees(base.AnomalyDetector):
         n = len(rows)
         k.clamp(rows)
         scores, thresholds, contributions = np.zeros(n), np.ones(n), np.empty(rows.shape)
+        if not self.mass.shape[2] and int(self.counts[k.EPOCH_ROWS]) + n < self.window:     # the first rows: kept only
+            self.kept.append(rows.copy())
+            self.counts[k.EPOCH_ROWS] += n
+            return scores, thresholds, contributions
         lefts, learn, totals = np.empty(n), np.empty(n, np.int32), np.zeros(n, np.int64)
         at = 0
         while at < n:
@@ -217,7 +223,7 @@ class HalfSpaceTrees(base.AnomalyDetector):
             return
         for name, column in list(self.columns.items()):
             fresh = learnt_range(rows[:, column], name in self.optional) if column in usable else _fresh(
-                name in self.optional)[:, 0]
+                [name in self.optional])[:, 0]
             self.guards[:, column] = fresh
         self.counts[k.GENERATION] += 1
         self.counts[k.STRAINED_EPOCHS] = 0
@@ -251,15 +257,15 @@ class HalfSpaceTrees(base.AnomalyDetector):
 _NONE: FloatArray = np.zeros(0)
 
 
-def _fresh(optional: bool) -> FloatArray:
-    """The guards (GUARDS, 1) of a column without a range."""
-    column = np.zeros((k.GUARDS, 1))
-    column[k.LEAST], column[k.MOST], column[k.WIDTH], column[k.OPTIONAL] = np.inf, -np.inf, 1.0, float(optional)
-    return column
+def _fresh(optional: Sequence[bool]) -> FloatArray:
+    """The guards (GUARDS, n) of columns without a range."""
+    columns = np.zeros((k.GUARDS, len(optional)))
+    columns[k.LEAST], columns[k.MOST], columns[k.WIDTH], columns[k.OPTIONAL] = np.inf, -np.inf, 1.0, optional
+    return columns
 
 
 def _range(low: float, high: float, missing_share: float, typical: float, optional: bool) -> FloatArray:
-    column = _fresh(optional)[:, 0]
+    column = _fresh([optional])[:, 0]
     column[[k.TREE_LOW, k.GUARD_LOW]], column[[k.TREE_HIGH, k.GUARD_HIGH]] = low, high
     column[k.WIDTH], column[k.MISSING_SHARE], column[k.TYPICAL], column[k.USABLE] = (
         high - low, missing_share, typical, 1.0)

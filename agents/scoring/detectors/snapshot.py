@@ -20,6 +20,7 @@ Row's checksum is the snapshot store's.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,17 @@ def encode(detector: HalfSpaceTrees) -> bytes:
     optional = sorted(detector.optional)
     parts = [_HEAD.pack(MAGIC, detector.n_trees, detector.height, len(detector.columns), len(optional),
                         detector.window, detector.seed % 2**64, len(rows), grown, size),
-             detector.counts.astype("<i8").tobytes()]
-    for name in (*detector.columns, *optional):
-        text = name.encode()
-        parts += (_NAME.pack(len(text)), text)
-    parts += (detector.guards.astype("<f8").tobytes(), rows.astype("<f8").tobytes())
+             detector.counts.astype("<i8").tobytes(), _texts((*detector.columns, *optional)),
+             detector.guards.astype("<f8").tobytes(), rows.astype("<f8").tobytes()]
     if grown:
         parts.append(detector.mass[:, :, 2**detector.height - 1:].astype(f"<u{size}").tobytes())
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4_096)
+def _texts(names: tuple[str, ...]) -> bytes:
+    """Names, each with its length; most detectors have the same."""
+    return b"".join(_NAME.pack(len(text)) + text for text in (name.encode() for name in names))
 
 
 def decode(data: bytes) -> HalfSpaceTrees:
@@ -70,8 +74,7 @@ def decode(data: bytes) -> HalfSpaceTrees:
         counts = reader.array("<i8", (k.COUNTS,))
         names = [reader.text() for _ in range(columns + optional)]
         detector = HalfSpaceTrees(trees, height, window, seed, names[columns:])
-        for name in names[:columns]:
-            detector.column(name)
+        detector.extend(names[:columns])
         detector.counts[:] = counts
         detector.guards[:] = reader.array("<f8", (k.GUARDS, columns))
         rows = reader.array("<f8", (n, columns)).astype(np.float64)
