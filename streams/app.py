@@ -289,7 +289,7 @@ def _new_app(settings: Settings) -> App:
         consumer_max_fetch_size=FETCH_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
         producer_max_batch_size=BATCH_BYTES,
-        producer_linger=LINGER_SECONDS,
+        producer_linger=0,                  # the outbox waits already
         store="memory://",
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication,

@@ -142,7 +142,8 @@ class AggregationEngine(Generic[W]):
         if calendar.last_batch_ms == 0:
             calendar.last_batch_ms = now_ms
         waited = now_ms - calendar.last_batch_ms
-        if waited < self.options.idle_ms * (_BEHIND if behind else 1) or newest_ms == watermark.NEVER_MS or not calendar.waiting:
+        patience_ms = self.options.idle_ms * (_BEHIND if behind else 1)
+        if waited < patience_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
             return []
         over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms, waited)
         return self._let_go(states, over_ms) + self._emit(dict(calendar.closing(over_ms)), states, over_ms)

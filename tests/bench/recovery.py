@@ -36,7 +36,7 @@ from support import Worker, newest, produce, read_all, until
 from infra.embedded.process import Service
 from infra.kafka.server import KafkaMissingError, KafkaServer, find_java
 from tests.bench.listener import Listener
-from tests.bench.stack import Load, Stack, pin_all, stack
+from tests.bench.stack import Load, Stack, best_broker, named, pin_all, stack
 from tests.bench.world import BROKER_CORE, WORKER_CORE, machine, pin
 
 RATE = {True: 2_000, False: 20_000}
@@ -192,7 +192,7 @@ def main(quick: bool) -> dict[str, Any]:
             console.print(f"{name} did not recover: {error}")
             found[name] = {"failed": str(error)[:500]}
         else:
-            console.print(", ".join(f"{key} {value:,}" for key, value in found[name].items()))
+            console.print(", ".join(f"{key} {value}" for key, value in found[name].items()))
     _print(found)
     return {"bench": "recovery", "quick": quick, "events_per_s": RATE[quick], "machine": machine(), "faults": found}
 
@@ -207,7 +207,8 @@ def inflict(name: str, quick: bool) -> dict[str, Any]:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         disk = held.enter_context(_small_disk(folder)) if name == "disk_full" else None
         running = held.enter_context(stack(
-            folder, _kafka(folder) if name in ON_KAFKA else None, disk and disk / "postgres"))
+            folder, _kafka(folder) if name in ON_KAFKA else None if quick else best_broker(folder),
+            disk and disk / "postgres"))
         run = Run(running, quick)
         run.disk = disk
         pin(running.worker().wait_ready().process.pid, WORKER_CORE)     # type: ignore[union-attr]
@@ -222,7 +223,7 @@ def inflict(name: str, quick: bool) -> dict[str, Any]:
         time.sleep(AFTER_S[quick])
         said = load.stop()
         return asyncio.run(_compare(running, listener)) | {
-            "zero_lag_s": round(took, 2), "events": said["sent"],
+            "zero_lag_s": round(took, 2), "broker": named(running.services["KAFKA_URL"]), "events": said["sent"],
             "sent_per_s": round(said["sent"] / said["seconds"])}
 
 

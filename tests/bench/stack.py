@@ -19,6 +19,8 @@ from infra.embedded.broker import TansuBroker
 from infra.embedded.postgres import PostgresServer
 from infra.embedded.process import Service
 from infra.embedded.valkey import ValkeyServer
+from infra.kafka.server import HERE as KAFKA
+from infra.kafka.server import KafkaMissingError, KafkaServer, find_java
 from streams.settings import PREFIX, Settings
 from tests.bench.world import BROKER_CORE, WORKER_CORE, pin
 
@@ -81,6 +83,28 @@ class Stack:
     def lag(self) -> float:
         """Records that the workers are behind; as they know it."""
         return sum(worker.metric("streamgauge_consumer_lag") for worker in self.workers if not worker.died())
+
+
+def best_broker(folder: Path) -> Service:
+    """Apache Kafka where Java and Maven bring it, else the embedded broker; says which.
+
+    The embedded broker looks through all batches of a partition for each fetch that finds something: after ten
+    thousand of them a hop takes tens of milliseconds of its core, and what is measured is that.
+    """
+    said = subprocess.run([str(KAFKA / "fetch.sh")], capture_output=True, text=True, check=False)
+    try:
+        if said.returncode:
+            raise KafkaMissingError(said.stdout.strip() or said.stderr.strip())
+        find_java()
+    except KafkaMissingError as error:
+        print(f"On the embedded broker, as Apache Kafka is not here: {error}", file=sys.stderr)
+        return TansuBroker(folder / "broker")
+    return KafkaServer(folder / "kafka")
+
+
+def named(service: Service) -> str:
+    """What a broker is, for the line of figures."""
+    return "Apache Kafka" if isinstance(service, KafkaServer) else "Tansu"
 
 
 @contextmanager
