@@ -7,7 +7,7 @@ ARGS   ?=
 # Stamps, so that a second `make run` starts at once.
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
-# The benchmark's peers have an environment of their own: their requirements and ours exclude each other.
+# The benchmarks' peers (extra `bench`) have an environment of their own: they hold back versions that we ship.
 PEERS  := .venv-peers/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -47,8 +47,7 @@ lock: $(DEV) ## Resolve the dependencies anew into the hashed locks (ARGS: --upg
 	@$(LOCK) $(ARGS) --extra embedded -o requirements.lock
 	@$(LOCK) $(ARGS) --extra embedded --extra dev -c requirements.lock -o requirements-dev.lock
 	@$(LOCK) $(ARGS) -c requirements.lock -o requirements-prod.lock
-	@$(subst pyproject.toml infra/build-requirements.txt,tests/bench/peers/requirements.in,$(LOCK)) $(ARGS) \
-	  -o tests/bench/peers/requirements.lock
+	@$(LOCK) $(ARGS) --extra bench -o requirements-bench.lock
 
 clean: ## Remove the environment, caches and builds; data in .streamgauge stays
 	@rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
@@ -62,7 +61,7 @@ $(DEV): requirements-dev.lock pyproject.toml
 	@$(call install,requirements-dev.lock)
 	@touch $(RUN) $@
 
-$(PEERS): tests/bench/peers/requirements.lock
+$(PEERS): requirements-bench.lock
 	@echo "Installing $< into .venv-peers, once ..."
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r $< || \

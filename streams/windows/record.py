@@ -7,7 +7,6 @@ a storm. What this reads, the contract reads too; a test holds the two together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -35,14 +34,18 @@ class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
     m2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     buckets: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"[]"), name="sketch")
 
-    @cached_property
+    @property
     def sketch(self) -> list[tuple[int, int]]:
         """(code, count) ascending. A damaged one is counted, and read as empty, as that of a category is."""
-        try:
-            return _pairs.decode(self.buckets)
-        except msgspec.MsgspecError:
-            metrics.SKIPPED.labels("sketch").inc()
-            return []
+        found: list[tuple[int, int]] | None = self.__dict__.get("sketch")     # `cached_property` takes a lock for it
+        if found is None:
+            try:
+                found = _pairs.decode(self.buckets)
+            except msgspec.MsgspecError:
+                metrics.SKIPPED.labels("sketch").inc()
+                found = []
+            self.__dict__["sketch"] = found
+        return found
 
 
 def buckets(sketch: Sequence[tuple[int, int]]) -> msgspec.Raw:

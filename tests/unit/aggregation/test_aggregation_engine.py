@@ -117,6 +117,14 @@ def test_the_idle_clock_closes_what_is_over_and_later_events_amend_it() -> None:
     assert minute.closed_ms == BASE + 5_200 + 60_000 - 1_000
 
 
+def test_the_idle_clock_waits_while_records_wait_but_not_for_ever() -> None:
+    world = World()
+    world.run(event(5_100), now_ms=70_000)
+    assert world.engine.idle(world.states, 72_000, behind=True) == []
+    assert world.engine.idle(world.states, 99_900, behind=True) == []
+    assert spans(world.engine.idle(world.states, 100_000, behind=True)) == [(1, 5, 1, 0), (10, 0, 1, 0)]
+
+
 def test_the_idle_clock_never_makes_an_event_too_late() -> None:
     world = World()
     world.run(event(5_100), now_ms=1)
