@@ -24,7 +24,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors import tree_kernels as k
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 
 MAGIC = b"SGh1"

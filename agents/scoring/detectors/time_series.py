@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from river import base
 
 from agents.scoring.detectors import arrays
-from agents.scoring.detectors import kernels as judging
 from agents.scoring.detectors import series_kernels as k
+from agents.scoring.detectors import threshold_kernels as judging
 from agents.scoring.detectors.base import OtherSettings
-from agents.scoring.detectors.half_space_trees import MAX_FEATURES
-from agents.scoring.detectors.series_kernels import FloatArray
+from agents.scoring.detectors.by_name import ByName
+from agents.scoring.detectors.kernels import FloatArray, clamp
 
 #: The column that is the clock: epoch milliseconds. It is never scored.
 TIME = "ts_ms"
@@ -24,7 +23,7 @@ _LAST = ("recent", "context", "last")
 _FIRST = ("maxima", "peak", "tail", "blocks")
 
 
-class TimeSeries(base.AnomalyDetector):
+class TimeSeries(ByName):
     r"""A value is anomalous where it is further from its context than the past makes usual: score in [0, 1).
 
     Seven views of each value. Level: how far it lies outside the values of the last 3 days at this time of day, 6
@@ -61,9 +60,7 @@ class TimeSeries(base.AnomalyDetector):
     wants_time: ClassVar[bool] = True
 
     def __init__(self, seed: int = 42, optional: Iterable[str] = ()) -> None:
-        self.seed = seed
-        self.optional = frozenset(optional)
-        self.columns: dict[str, int] = {}
+        super().__init__(seed, optional)
         self.state: dict[str, Any] = {
             "recent": np.zeros((k.RECENT, 0)), "context": np.zeros((k.CONTEXT, k.TRAITS, 0)),
             "at": np.zeros(k.CONTEXT, np.int64), "maxima": np.zeros((0, k.VIEWS, k.BLOCKS)),
@@ -77,12 +74,6 @@ class TimeSeries(base.AnomalyDetector):
         """The score of {feature: number or None}; unknown features do not count."""
         return float(self.run(self._row(x)[None, :], learning=False)[0][0])
 
-    def learn_one(self, x: Mapping[str, Any]) -> None:
-        """Learn {feature: number or None}."""
-        for name in x:
-            self.column(name)
-        self.run(self._row(x)[None, :], learning=True)
-
     # -- batches ----------------------------------------------------------------------------------
 
     @property
@@ -90,37 +81,14 @@ class TimeSeries(base.AnomalyDetector):
         """True once scores mean something: after 8 blocks."""
         return bool((self.state["blocks"] >= k.LEAST_BLOCKS).any())
 
-    @property
-    def features(self) -> list[str]:
-        """The names of the columns, the clock's among them."""
-        return list(self.columns)
-
-    def column(self, name: str) -> int:
-        """The column of a feature, a new one if need be; -1 when there are too many."""
-        found = self.columns.get(name)
-        if found is None:
-            if len(self.columns) >= MAX_FEATURES:
-                return -1
-            found = self.columns[name] = len(self.columns)
-            for part in _LAST:
-                old = self.state[part]
-                self.state[part] = np.concatenate((old, np.full((*old.shape[:-1], 1), np.nan)), axis=-1)
-            for part in _FIRST:
-                old = self.state[part]
-                new = np.full((1, *old.shape[1:]), np.nan if part == "peak" else 0, old.dtype)
-                self.state[part] = np.concatenate((old, new))
-        return found
-
-    def score_learn_many(self, X: FloatArray) -> FloatArray:
-        """Score, then learn each row of X (n, d) float64 in order; NaN: missing. Returns scores (n,).
-
-        Columns are `features`; more columns than that get the names x0, x1, ... by their place.
-        """
-        for place in range(len(self.columns), X.shape[1]):
-            self.column(f"x{place}")
-        rows = np.full((len(X), len(self.columns)), np.nan)
-        rows[:, :X.shape[1]] = X[:, :len(self.columns)]
-        return self.run(rows, learning=True)[0]
+    def widen(self) -> None:
+        for part in _LAST:
+            old = self.state[part]
+            self.state[part] = np.concatenate((old, np.full((*old.shape[:-1], 1), np.nan)), axis=-1)
+        for part in _FIRST:
+            old = self.state[part]
+            new = np.full((1, *old.shape[1:]), np.nan if part == "peak" else 0, old.dtype)
+            self.state[part] = np.concatenate((old, new))
 
     def advance(self, rows: FloatArray, histogram: FloatArray, scalars: FloatArray
                 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -132,7 +100,7 @@ class TimeSeries(base.AnomalyDetector):
         n, at = len(rows), 0
         scores, thresholds, by_column = np.zeros(n), np.ones(n), np.zeros(rows.shape)
         while at < n:
-            ready = self.ready                                      # it can only become so at the end of a block
+            ready = self.ready or not histogram.size                # it can only become so at the end of a block
             part = slice(at, n if ready else at + k.BLOCK - int(self.state["counts"][k.ROWS]) % k.BLOCK)
             scores[part], by_column[part] = self.run(rows[part], learning=True)
             if histogram.size and ready:
@@ -149,7 +117,7 @@ class TimeSeries(base.AnomalyDetector):
         The clock has none. Rows are brought to +-1e100 in place, and learnt if `learning`.
         """
         rows = np.ascontiguousarray(rows, np.float64)
-        judging.clamp(rows)
+        clamp(rows)
         n, width = rows.shape
         times, clock = np.full(n, np.nan), self.columns.get(TIME)
         if clock is not None:
@@ -193,13 +161,3 @@ class TimeSeries(base.AnomalyDetector):
             whole[tuple(slice(length) for length in kept.shape)] = kept
         self.columns, self.state, self.optional = fresh.columns, fresh.state, fresh.optional
         return self
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    def _row(self, x: Mapping[str, Any]) -> FloatArray:
-        row = np.full(len(self.columns), np.nan)
-        for name, value in x.items():
-            column = self.columns.get(name)
-            if column is not None and value is not None:
-                row[column] = value
-        return row

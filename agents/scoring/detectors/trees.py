@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.scoring.detectors import kernels as k
 from agents.scoring.detectors import snapshot
+from agents.scoring.detectors import tree_kernels as k
 from agents.scoring.detectors.base import Detector
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.detectors.kernels import FloatArray

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.scoring.detectors import series_kernels as k
-from agents.scoring.detectors.half_space_trees import MAX_FEATURES
+from agents.scoring.detectors.by_name import MAX_FEATURES
 from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
 from agents.scoring.resting import RestingAlarms
 from agents.scoring.threshold import QuantileThreshold
