@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring import columns
+from agents.scoring.detectors.clocked import TIME, Clocked
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.detectors.registry import Made
-from agents.scoring.detectors.time_series import TIME, TimeSeries
 from agents.scoring.state import CONFIDENCE, DetectorCodec, DetectorState, ScoringOptions
 from agents.scoring.truth import Worth, anomalous, named
 from schemas.anomalies import Anomaly, Contribution
@@ -174,7 +174,7 @@ class _View:
         """The rows' inputs (n, k) in the detector's columns; new features get theirs by first appearance."""
         batch = self.batch
         self.mark += 1
-        clock = detector.column(TIME) if isinstance(detector, TimeSeries) else -1
+        clock = detector.column(TIME) if isinstance(detector, Clocked) else -1
         fields = columns.distinct(rows, batch.start, batch.field, self.wanted, self.seen, self.mark)
         for field in fields.tolist():
             self.column[field] = detector.column(batch.fields[field])

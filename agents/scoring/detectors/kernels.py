@@ -1,4 +1,4 @@
-"""What kernels share, compiled: numbers brought into bounds, and random ones."""
+"""What kernels share, compiled: numbers brought into bounds, random ones, the score of columns together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ IntArray = NDArray[np.int32]
 CountArray = NDArray[np.int64]
 
 LARGEST = 1e100
+#: Times lie within +-NO_TIME ms; as a state it says that there was none yet.
+NO_TIME = -(2 ** 60)
+DAY_MS = 86_400_000
+#: 1 - exp(-36) is still below 1.
+MOST_ROOT = 36.0
 
 
 @bare
@@ -34,3 +39,14 @@ def draw(state: NDArray[np.uint64]) -> float:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return float(z >> np.uint64(11)) * 2.0 ** -53
+
+
+@bare
+def score_of(columns: FloatArray) -> float:
+    """1 - exp(-r) of the root mean square r of the columns' scores (k,), NaN where missing; in [0, 1)."""
+    total, found = 0.0, 0
+    for f in range(columns.size):
+        if columns[f] == columns[f]:
+            total += columns[f] ** 2
+            found += 1
+    return float(-np.expm1(-min(np.sqrt(total / found), MOST_ROOT))) if found else 0.0

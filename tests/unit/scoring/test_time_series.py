@@ -218,7 +218,7 @@ def test_golden_scores() -> None:
     assert scores[[647, 2_278, 2_499, 2_500, 2_502, 2_800]].round(6).tolist() == GOLDEN
 
 
-GOLDEN = [0.993552, 0.0, 0.0, 0.999515, 0.99992, 0.0]
+GOLDEN = [0.993552, 0.0, 0.0, 0.999515, 0.999919, 0.0]
 
 
 def test_after_an_alarm_there_is_a_rest() -> None:
