@@ -7,7 +7,7 @@ stamp that it compares is made of all the files that kernels come from: a change
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,7 +40,7 @@ def inlined(function: F) -> F:
 
 
 def _stamped(dispatcher: Any, function: Callable[..., Any]) -> Any:
-    dispatcher._cache._cache_file._source_stamp = (_shared(), _digest(Path(function.__code__.co_filename)))
+    dispatcher._cache._cache_file._source_stamp = (_shared(), _room(Path(function.__code__.co_filename).parent))
     return dispatcher
 
 
@@ -48,8 +48,20 @@ def _stamped(dispatcher: Any, function: Callable[..., Any]) -> Any:
 def _shared() -> str:
     """Of what every kernel may be built on: the files of `streams` with kernels, and the contract's bounds."""
     streams = Path(__file__).parent
-    kernels = [path for path in sorted(streams.rglob("*.py")) if b"streams.compiled import" in path.read_bytes()]
-    files = [Path(__file__), *kernels, streams.parent / "schemas" / "base.py"]
+    return _of([Path(__file__), *_kernels(streams.rglob("*.py")), streams.parent / "schemas" / "base.py"])
+
+
+@cache
+def _room(folder: Path) -> str:
+    """Of what the kernels of a folder may be built on beside it: one another's files."""
+    return _of(_kernels(folder.glob("*.py")))
+
+
+def _kernels(files: Iterable[Path]) -> list[Path]:
+    return [path for path in sorted(files) if b"streams.compiled import" in path.read_bytes()]
+
+
+def _of(files: Iterable[Path]) -> str:
     return hashlib.blake2b("".join(_digest(path) for path in files).encode(), digest_size=16).hexdigest()
 
 

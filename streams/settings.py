@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     detectors: Annotated[tuple[str, ...], NoDecode] = Field(
         ("half_space_trees",), description="Comma-separated; several score together. half_space_trees, ensemble (best "
         "on the published tables), online_isolation_forest, online_autoencoder, robust_covariance, "
-        "tail_probability, nearest_neighbours, histogram_rarity, loda, river.NAME; alone: time_series")
+        "tail_probability, nearest_neighbours, histogram_rarity, loda, river.NAME; alone: time_series, holt_winters")
     alarm_budget: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="False alarms a model and day that the threshold aims at; 0: STREAMGAUGE_THRESHOLD_QUANTILE")
     hst_trees: Annotated[int, Field(ge=1, le=500)] = Field(25, description="Half-space trees")

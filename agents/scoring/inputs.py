@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring import columns
-from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+from agents.scoring.detectors.clocked import TIME, Clocked
 from agents.scoring.detectors.registry import Made
-from agents.scoring.detectors.time_series import TIME, TimeSeries
 from agents.scoring.state import CONFIDENCE
 from streams.batch import TelemetryBatch
 
@@ -37,7 +36,7 @@ class Inputs:
         self.bounds: list[int] = bounds.tolist()
         wanted = np.array([is_input(name) for name in batch.fields], np.bool_)
         for detector in detectors:
-            if isinstance(detector, TimeSeries):
+            if isinstance(detector, Clocked):
                 detector.column(TIME)
         layouts = _Layouts(detectors, batch.fields, wanted)
         lacking = columns.lacking(self.order, bounds, layouts.of, layouts.column, wanted, batch.start, batch.field)
@@ -45,7 +44,7 @@ class Inputs:
             for at in np.flatnonzero(lacking).tolist():
                 rows = self.order[self.bounds[at]:self.bounds[at + 1]]
                 found = columns.distinct(rows, batch.start, batch.field, wanted)
-                _extend(detectors[at], [batch.fields[field] for field in found.tolist()])
+                detectors[at].extend(batch.fields[field] for field in found.tolist())
             layouts = _Layouts(detectors, batch.fields, wanted)
         self._width: list[int] = layouts.width.tolist()
         self._flat, begin = columns.scatter(self.order, bounds, layouts.of, layouts.column, layouts.width, batch.start,
@@ -61,7 +60,7 @@ class Inputs:
         """A key's rows (n, k) in its detector's columns; a view."""
         found = self._flat[self._begin[at]:self._begin[at + 1]].reshape(self.bounds[at + 1] - self.bounds[at],
                                                                         self._width[at])
-        if isinstance(detector, TimeSeries):
+        if isinstance(detector, Clocked):
             found[:, detector.columns[TIME]] = self._ts_ms[self.rows(at)]
         return found
 
@@ -79,14 +78,6 @@ class _Layouts:
             places = {name: place for place, name in enumerate(names)}
             self.column[number] = [places.get(name, -1) if known else -1
                                    for name, known in zip(fields, wanted.tolist(), strict=True)]
-
-
-def _extend(detector: Made, names: list[str]) -> None:
-    if isinstance(detector, HalfSpaceTrees):
-        detector.extend(names)
-    else:
-        for name in names:
-            detector.column(name)
 
 
 def warm() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from agents.scoring.detectors import arrays, registry, snapshot
 from agents.scoring.detectors.base import OtherSettings
+from agents.scoring.detectors.clocked import Clocked
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees, seed_of
-from agents.scoring.detectors.time_series import TimeSeries
 from agents.scoring.pace import Pace
 from agents.scoring.threshold import QuantileThreshold
 from agents.scoring.truth import Truth
@@ -108,7 +108,7 @@ def _counted(data: bytes) -> tuple[bytes, bytes]:
 
 def _restored(fresh: registry.Made, data: bytes) -> registry.Made | None:
     """The detector in the bytes; None if it is of other settings than a fresh one."""
-    if isinstance(fresh, Ensemble | TimeSeries):
+    if isinstance(fresh, Ensemble | Clocked):
         if data[:4] == snapshot.MAGIC:
             return None
         try:

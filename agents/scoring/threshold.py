@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors import threshold_kernels as k
 from agents.scoring.detectors.kernels import FloatArray
 
 _HEAD = struct.Struct("<4s6dH")

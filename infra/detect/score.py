@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring.detectors import registry
-from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
+from agents.scoring.detectors.clocked import TIME, Clocked
+from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TimeSeries
 from agents.scoring.resting import RestingAlarms
 from agents.scoring.threshold import QuantileThreshold
 from infra.detect.table import Array, Series
@@ -45,8 +46,6 @@ def detect(series: Series, names: Sequence[str], threshold: float | None, quanti
     Raises:
         ValueError: no such detector.
     """
-    if TimeSeries.name in names and len(names) > 1:
-        raise ValueError(f"{TimeSeries.name} works alone: choose it, or the others")
     judge = _TimeSeries(threshold) if tuple(names) == (TimeSeries.name,) else _Quantile(names, threshold, quantile)
     for name in series.columns:
         judge.detector.column(name)
@@ -79,10 +78,15 @@ class _Quantile:
 
     def __init__(self, names: Sequence[str], threshold: float | None, quantile: float) -> None:
         self.detector: Any = registry.make(names)
+        self.clocked = isinstance(self.detector, Clocked)
+        if self.clocked:
+            self.detector.column(TIME)
         self.rule, self.threshold = QuantileThreshold(quantile), threshold
 
     def take(self, values: Array, ts_ms: Array) -> tuple[Array, Array, NDArray[np.bool_], Array]:
-        scores, thresholds, pushes = self.detector.advance(values.copy(), self.rule.histogram, self.rule.scalars)
+        rows = np.column_stack((ts_ms, values)) if self.clocked else values.copy()
+        scores, thresholds, pushes = self.detector.advance(rows, self.rule.histogram, self.rule.scalars)
+        pushes = pushes[:, rows.shape[1] - values.shape[1]:]
         if self.threshold is not None:
             thresholds = np.full(len(scores), self.threshold)
         alarms = scores > thresholds

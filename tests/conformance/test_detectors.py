@@ -13,7 +13,9 @@ from sklearn.datasets import load_breast_cancer
 from agents.scoring.detectors import registry, snapshot
 from agents.scoring.detectors.adapter import river_names
 from agents.scoring.detectors.base import Detector
+from agents.scoring.detectors.clocked import Clocked
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
+from agents.scoring.detectors.holt_winters import HoltWinters
 from agents.scoring.detectors.time_series import TimeSeries
 
 Make = Callable[[int], Any]
@@ -64,6 +66,7 @@ DETECTORS: dict[str, Make] = {
     "the default ensemble": together("ensemble"),
     "an ensemble of all": together(*registry.REGISTRY),
     "time series": TimeSeries,
+    "Holt-Winters": HoltWinters,
     "an ensemble with River's": together("robust_covariance", "river.HalfSpaceTrees"),
 }
 #: River's own: slow, so fewer of them; LODA, the neighbours and the machine draw or keep state that must be seeded.
@@ -84,14 +87,14 @@ def as_dict(row: Matrix) -> dict[str, float | None]:
 
 
 def encode(detector: Any) -> bytes:
-    if isinstance(detector, Detector | TimeSeries):
+    if isinstance(detector, Detector | Clocked):
         return detector.encode()
     return snapshot.encode(detector) if isinstance(detector, HalfSpaceTrees) else repr(type(detector)).encode()
 
 
 def decode(make: Make, data: bytes) -> Any:
     fresh = make(1)
-    if isinstance(fresh, Detector | TimeSeries):
+    if isinstance(fresh, Detector | Clocked):
         return fresh.restore(data)
     return snapshot.decode(data) if isinstance(fresh, HalfSpaceTrees) else fresh
 

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from river import base
 
 from agents.scoring.detectors import arrays
-from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors import threshold_kernels as k
+from agents.scoring.detectors.by_name import ByName
 from agents.scoring.detectors.calibration import Calibration
-from agents.scoring.detectors.half_space_trees import MAX_FEATURES
-from agents.scoring.detectors.kernels import FloatArray
+from agents.scoring.detectors.kernels import FloatArray, clamp
 
 #: (rows seen, rows a block until then); later blocks are of LONGEST rows.
 RAMP = ((128, 16), (1024, 64))
@@ -36,7 +35,7 @@ class OtherSettings(ValueError):
     """A snapshot is whole, but of a detector with other parameters."""
 
 
-class Detector(base.AnomalyDetector):
+class Detector(ByName):
     """Rows in blocks: the rows of a block are scored by the state at its start; they teach at its end.
 
     So `score_learn_many` equals the loop of `score_one` and `learn_one` to the last bit, for any cutting. Blocks have
@@ -59,9 +58,7 @@ class Detector(base.AnomalyDetector):
     extras: int = 0
 
     def __init__(self, seed: int = 42, optional: Iterable[str] = ()) -> None:
-        self.seed = seed
-        self.optional = frozenset(optional)
-        self.columns: dict[str, int] = {}
+        super().__init__(seed, optional)
         self.counts = np.zeros(COUNTS, np.int64)
         self.credit = MOST_CREDIT
         self.calibration = Calibration()
@@ -116,48 +113,13 @@ class Detector(base.AnomalyDetector):
         """Scores (n,) and extras (n, extras)."""
         return self.score_rows(rows), np.zeros((len(rows), 0))
 
-    def widen(self) -> None:
-        """There is a new column; rows have `len(columns)` from now on."""
-
     # -- River's interface ----------------------------------------------------------------------------
 
     def score_one(self, x: Mapping[str, Any]) -> float:
         """The score of {feature: number or None}; unknown features do not count."""
         return float(self.score_rows(self._row(x)[None, :])[0]) if self.ready else 0.0
 
-    def learn_one(self, x: Mapping[str, Any]) -> None:
-        """Learn {feature: number or None}."""
-        for name in x:
-            self.column(name)
-        self.score_learn_many(self._row(x)[None, :])
-
     # -- batches --------------------------------------------------------------------------------------
-
-    @property
-    def features(self) -> list[str]:
-        """The names of the columns."""
-        return list(self.columns)
-
-    def column(self, name: str) -> int:
-        """The column of a feature, a new one if need be; -1 when there are too many."""
-        found = self.columns.get(name)
-        if found is None:
-            if len(self.columns) >= MAX_FEATURES:
-                return -1
-            found = self.columns[name] = len(self.columns)
-            self.widen()
-        return found
-
-    def score_learn_many(self, X: FloatArray) -> FloatArray:
-        """Score, then learn each row of X (n, d) float64 in order; NaN: missing. Returns scores (n,).
-
-        Columns are `features`; more columns than that get the names x0, x1, ... by their place.
-        """
-        for place in range(len(self.columns), X.shape[1]):
-            self.column(f"x{place}")
-        rows = np.full((len(X), len(self.columns)), np.nan)
-        rows[:, :X.shape[1]] = X[:, :len(self.columns)]
-        return self.advance(rows, _NONE, _NONE)[0]
 
     def advance(self, rows: FloatArray, histogram: FloatArray, scalars: FloatArray
                 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -167,7 +129,7 @@ class Detector(base.AnomalyDetector):
         contributions (n, k), of which only the rows of alarms are filled. Without a histogram nothing is judged.
         """
         n, at = len(rows), 0
-        k.clamp(rows)
+        clamp(rows)
         scores, thresholds, contributions = np.zeros(n), np.full(n, np.inf), np.zeros(rows.shape)
         while at < n:
             stop = min(n, at + block_end(int(self.counts[SEEN])) - int(self.counts[SEEN]))
@@ -235,15 +197,6 @@ class Detector(base.AnomalyDetector):
 
     # -- inside ---------------------------------------------------------------------------------------
 
-    def _row(self, x: Mapping[str, Any]) -> FloatArray:
-        row = np.full(len(self.columns), np.nan)
-        for name, value in x.items():
-            column = self.columns.get(name)
-            if column is not None and value is not None:
-                row[column] = value
-        k.clamp(row)
-        return row
-
     def _explain(self, rows: FloatArray, alarms: Any, out: FloatArray) -> None:
         """Fill the rows of alarms: the first of a block by masking, the rest by how far each value is from usual."""
         places = np.flatnonzero(alarms)
@@ -290,9 +243,6 @@ class Detector(base.AnomalyDetector):
         self.calibration.add(np.minimum(levels[counts], limit))
         teaches = counts & (levels <= limit)
         self.learn_rows(rows[teaches], extras[teaches])
-
-
-_NONE: FloatArray = np.zeros(0)
 
 
 def block_end(seen: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors import threshold_kernels as k
 from agents.scoring.detectors.kernels import FloatArray
 
 #: Scores that are compared with.

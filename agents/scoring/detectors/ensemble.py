@@ -97,11 +97,11 @@ class Ensemble(Detector):
 
     def widen(self) -> None:
         self.sample.widen(len(self.columns))
-        newest = self.features[-1]
-        self._optional = np.append(self._optional, float(newest in self.optional))
+        new = self.features[len(self._optional):]
+        self._optional = np.append(self._optional, [float(name in self.optional) for name in new])
         for member in self.members:
             if not isinstance(member, SampleDetector):
-                member.column(newest)
+                member.extend(new)
         self._fit()
 
     def renew(self) -> None:

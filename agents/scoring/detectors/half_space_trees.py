@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from river import base
 
-from agents.scoring.detectors import kernels as k
-from agents.scoring.detectors.kernels import CountArray, FloatArray, IntArray
+from agents.scoring.detectors import tree_kernels as k
+from agents.scoring.detectors.by_name import ByName
+from agents.scoring.detectors.kernels import CountArray, FloatArray, IntArray, clamp
 
-MAX_FEATURES = 256
 #: Of a tree's range, at either end of each split (River's choice).
 SPLIT_PADDING = 0.15
 #: Of the learnt range, at either side: half-spaces in which the rows learnt from have no mass.
@@ -24,7 +23,7 @@ TAIL = 3.0
 FIRST_EXCESS = 30.0
 
 
-class HalfSpaceTrees(base.AnomalyDetector):
+class HalfSpaceTrees(ByName):
     r"""Rows in sparsely visited half-spaces are anomalous: score = 1 - normality, in [0, 1), higher is more anomalous.
 
     T random trees of height h halve the space h times. Each node counts the rows of the last full window that fell
@@ -67,12 +66,10 @@ class HalfSpaceTrees(base.AnomalyDetector):
         if window * (2 ** (height + 1) - 1) >= 2**31:
             raise ValueError(f"a window of {window} rows is too long for trees of height {height}: their sums of "
                              f"masses have 31 bits")
+        super().__init__(seed, optional)
         self.n_trees = n_trees
         self.height = height
         self.window = window
-        self.seed = seed
-        self.optional = frozenset(optional)
-        self.columns: dict[str, int] = {}
         self.guards: FloatArray = np.zeros((k.GUARDS, 0))
         self.counts: CountArray = np.zeros(k.COUNTS, np.int64)
         self.feature: IntArray = np.zeros((n_trees, 0), np.int32)
@@ -92,12 +89,6 @@ class HalfSpaceTrees(base.AnomalyDetector):
         return float(k.score_row(row, self.feature, self.split, self.mass, self.paths, self.guards, self.height,
                                  self.window))
 
-    def learn_one(self, x: Mapping[str, Any]) -> None:
-        """Learn {feature: number or None}."""
-        for name in x:
-            self.column(name)
-        self.score_learn_many(self._row(x)[None, :])
-
     # -- batches ----------------------------------------------------------------------------------
 
     @property
@@ -105,44 +96,15 @@ class HalfSpaceTrees(base.AnomalyDetector):
         """True once scores mean something."""
         return bool(self.counts[k.READY])
 
-    @property
-    def features(self) -> list[str]:
-        """The names of the columns."""
-        return list(self.columns)
-
-    def column(self, name: str) -> int:
-        """The column of a feature, a new one if need be; -1 when there are too many."""
-        self.extend((name,))
-        return self.columns.get(name, -1)
-
-    def extend(self, names: Sequence[str]) -> None:
-        """Add columns for features that have none, in this order, while there is room."""
-        new = [name for name in dict.fromkeys(names) if name not in self.columns][:MAX_FEATURES - len(self.columns)]
-        if new:
-            self.columns.update(zip(new, range(len(self.columns), MAX_FEATURES), strict=False))
-            self.guards = np.hstack((self.guards, _fresh([name in self.optional for name in new])))
-
-    def score_learn_many(self, X: FloatArray) -> FloatArray:
-        """Score, then learn each row of X (n, d) float64 in order; NaN: missing. Returns scores (n,).
-
-        Columns are `features`; more columns than that get the names x0, x1, ... by their place.
-        """
-        for place in range(len(self.columns), X.shape[1]):
-            self.column(f"x{place}")
-        rows = np.full((len(X), len(self.columns)), np.nan)
-        rows[:, :X.shape[1]] = X[:, :len(self.columns)]
-        scores, _, _ = self.advance(rows, _NONE, _NONE)
-        return scores
-
     def advance(self, rows: FloatArray, histogram: FloatArray, scalars: FloatArray
                 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Score, judge by a `QuantileThreshold`'s arrays, and learn; see `kernels.run`.
+        """Score, judge by a `QuantileThreshold`'s arrays, and learn; see `tree_kernels.run`.
 
         rows (n, k) with all k columns; brought to +-1e100 in place. Returns scores (n,), thresholds (n,) and
         contributions (n, k), of which only the rows of alarms are filled.
         """
         n = len(rows)
-        k.clamp(rows)
+        clamp(rows)
         scores, thresholds, contributions = np.zeros(n), np.ones(n), np.empty(rows.shape)
         if not self.mass.shape[2] and int(self.counts[k.EPOCH_ROWS]) + n < self.window:     # the first rows: kept only
             self.kept.append(rows.copy())
@@ -165,6 +127,10 @@ class HalfSpaceTrees(base.AnomalyDetector):
                 self._audit()
             at = stop
         return scores, thresholds, contributions
+
+    def widen(self) -> None:
+        new = self.features[self.guards.shape[1]:]
+        self.guards = np.hstack((self.guards, _fresh([name in self.optional for name in new])))
 
     # -- trees ------------------------------------------------------------------------------------
 
@@ -194,15 +160,6 @@ class HalfSpaceTrees(base.AnomalyDetector):
         """No row has been counted."""
         self.mass = np.zeros((2, self.n_trees, 2 ** (self.height + 1) - 1), np.int32)
         self.paths = np.zeros((self.n_trees, 2 ** self.height), np.int32)
-
-    def _row(self, x: Mapping[str, Any]) -> FloatArray:
-        row = np.full(len(self.columns), np.nan)
-        for name, value in x.items():
-            column = self.columns.get(name)
-            if column is not None and value is not None:
-                row[column] = value
-        k.clamp(row)
-        return row
 
     def _audit(self) -> None:
         """The end of an epoch: let guards follow, decide whether to grow new trees, grow them if decided before."""
@@ -252,9 +209,6 @@ class HalfSpaceTrees(base.AnomalyDetector):
             rows[at:at + len(part), :part.shape[1]] = part
             at += len(part)
         return rows
-
-
-_NONE: FloatArray = np.zeros(0)
 
 
 def _fresh(optional: Sequence[bool]) -> FloatArray:

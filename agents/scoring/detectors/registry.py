@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from agents.scoring.detectors.adapter import PREFIX, RiverDetector
 from agents.scoring.detectors.autoencoder import OnlineAutoencoder
 from agents.scoring.detectors.base import Detector
+from agents.scoring.detectors.clocked import Clocked
 from agents.scoring.detectors.covariance import RobustCovariance
 from agents.scoring.detectors.ensemble import Ensemble
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.detectors.histogram import HistogramRarity
+from agents.scoring.detectors.holt_winters import HoltWinters
 from agents.scoring.detectors.loda import Loda
 from agents.scoring.detectors.neighbours import NearestNeighbours
 from agents.scoring.detectors.online_isolation_forest import OnlineIsolationForest
@@ -34,7 +36,7 @@ class TreeOptions:
 
 
 #: What a key's state may hold.
-Made = HalfSpaceTrees | Ensemble | TimeSeries
+Made = HalfSpaceTrees | Ensemble | Clocked
 Make = Callable[[TreeOptions, int, Sequence[str]], Detector]
 REGISTRY: dict[str, Make] = {
     HALF_SPACE_TREES: lambda o, seed, optional: TreesMember(o.trees, o.height, o.window, seed, optional),
@@ -46,6 +48,8 @@ REGISTRY: dict[str, Make] = {
     HistogramRarity.name: lambda _, seed, optional: HistogramRarity(seed, optional),
     Loda.name: lambda _, seed, optional: Loda(seed, optional),
 }
+#: Detectors of series: each works alone.
+SERIES: dict[str, type[Clocked]] = {kind.name: kind for kind in (TimeSeries, HoltWinters)}
 
 
 def member(name: str, seed: int = 42, optional: Sequence[str] = (), options: TreeOptions | None = None) -> Detector:
@@ -57,13 +61,14 @@ def member(name: str, seed: int = 42, optional: Sequence[str] = (), options: Tre
     if name.startswith(PREFIX):
         return RiverDetector(name, seed, optional)
     if name not in REGISTRY:
-        raise ValueError(f"{name!r} is no detector: choose from {', '.join(REGISTRY)}, or {PREFIX}NAME for River's")
+        raise ValueError(f"{name!r} is no detector: choose from {', '.join((*REGISTRY, *SERIES))}, or {PREFIX}NAME for "
+                         "River's")
     return REGISTRY[name](options or TreeOptions(), seed, optional)
 
 
 def make(names: Sequence[str] = ENSEMBLE, seed: int = 42, optional: Sequence[str] = (),
          options: TreeOptions | None = None) -> Made:
-    """The detector of the names: half-space trees and time series alone as they are, everything else as an ensemble.
+    """The detector of the names: half-space trees and detectors of series alone as they are, else an ensemble.
 
     "ensemble" stands for the default one. Raises ValueError as `member`.
     """
@@ -71,10 +76,10 @@ def make(names: Sequence[str] = ENSEMBLE, seed: int = 42, optional: Sequence[str
     names = [each for name in names for each in (ENSEMBLE if name == Ensemble.name else (name,))]
     if not names or len(set(names)) < len(names):
         raise ValueError("name at least one detector, and each once")
-    if names == [TimeSeries.name]:
-        return TimeSeries(seed, optional)
-    if TimeSeries.name in names:
-        raise ValueError(f"{TimeSeries.name} works alone: choose it, or the others")
+    for name in set(names) & SERIES.keys():
+        if len(names) > 1:
+            raise ValueError(f"{name} works alone: choose it, or the others")
+        return SERIES[name](seed, optional)
     if names == [HALF_SPACE_TREES]:
         return HalfSpaceTrees(options.trees, options.height, options.window, seed, optional)
     return Ensemble([member(name, seed, optional, options) for name in names], seed, optional)

@@ -17,12 +17,9 @@ Arrays of one detector over k columns:
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agents.scoring.detectors.kernels import DAY_MS, NO_TIME, CountArray, FloatArray, score_of
 from streams.compiled import bare
-
-FloatArray = NDArray[np.float64]
-CountArray = NDArray[np.int64]
 
 #: Traits of a value, each the view of how far it is outside the same trait's context: the value itself, the means of
 #: 4 and of 12 rows, and the shift: of the mean of 24 rows from that of the 24 before. Three views more: the value
@@ -32,7 +29,6 @@ WEEK, STEP, SPREAD, VIEWS = range(TRAITS, TRAITS + 4)
 SPAN = 24
 RECENT = 2 * SPAN
 CONTEXT = 2_048
-DAY_MS = 86_400_000
 #: Of the time of day on each of the last days: samples to either side. The fewest samples that are a context.
 REACH = 6
 LEAST_CONTEXT = 2 * REACH + 1
@@ -46,14 +42,10 @@ STEP_RATE, GAP = 0.02, 3.0
 #: Rows a block, blocks kept, and the fewest that are a tail.
 BLOCK, BLOCKS, LEAST_BLOCKS = 24, 200, 8
 #: The tail is what lies above this quantile of the blocks; its scale is at least this share of the quantile.
-TAIL, LEAST_SCALE = 0.8, 0.05
+TAIL, LEAST_SCALE = 0.8, 0.1
 MOST_SURPRISE = 20.0
-#: 1 - exp(-36) is still below 1.
-MOST_ROOT = 36.0
 LEVEL, SCALE, EXCEEDING = range(3)
 ROWS, SAMPLES, NEWEST, COUNTS = range(4)
-#: Times lie within +-NO_TIME.
-NO_TIME = -(2 ** 60)
 
 
 @bare
@@ -199,17 +191,6 @@ def close_block(maxima: FloatArray, n: int, tail: FloatArray, order: FloatArray)
     tail[LEVEL] = level
     tail[SCALE] = max(excess / (n - first), LEAST_SCALE * abs(level), 1e-9)
     tail[EXCEEDING] = n - first
-
-
-@bare
-def score_of(columns: FloatArray) -> float:
-    """1 - exp(-r) of the root mean square r of the columns' scores (k,), NaN where missing; in [0, 1)."""
-    total, found = 0.0, 0
-    for f in range(columns.size):
-        if columns[f] == columns[f]:
-            total += columns[f] ** 2
-            found += 1
-    return float(-np.expm1(-min(np.sqrt(total / found), MOST_ROOT))) if found else 0.0
 
 
 @bare

@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.scoring.detectors import kernels as k
+from agents.scoring.detectors import tree_kernels as k
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 
 MAGIC = b"SGh1"

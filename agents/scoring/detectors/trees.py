@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.scoring.detectors import kernels as k
 from agents.scoring.detectors import snapshot
+from agents.scoring.detectors import tree_kernels as k
 from agents.scoring.detectors.base import Detector
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
 from agents.scoring.detectors.kernels import FloatArray
@@ -41,13 +41,12 @@ class TreesMember(Detector):
         self.trees.score_learn_many(rows)
 
     def widen(self) -> None:
-        self.trees.column(self.features[-1])
+        self.trees.extend(self.columns)
 
     def renew(self) -> None:
         old = self.trees
         self.trees = HalfSpaceTrees(old.n_trees, old.height, old.window, old.seed, old.optional)
-        for name in self.columns:
-            self.trees.column(name)
+        self.trees.extend(self.columns)
 
     def typical(self) -> FloatArray:
         guards = self.trees.guards

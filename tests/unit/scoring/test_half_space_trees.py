@@ -10,7 +10,7 @@ from sklearn.datasets import load_wine
 
 from agents.scoring.detectors import snapshot
 from agents.scoring.detectors.half_space_trees import HalfSpaceTrees
-from agents.scoring.detectors.kernels import PATIENCE
+from agents.scoring.detectors.tree_kernels import PATIENCE
 
 WINDOW = 50
 

@@ -234,8 +234,9 @@ def test_nothing_is_compiled_after_warm_up() -> None:
 import sys; sys.path[:0] = ["tests/unit/scoring"]
 import test_scoring_engine as t
 from agents.scoring import columns
-from agents.scoring.detectors import kernels
-def count(): return sum(len(each.signatures) for module in (columns, kernels) for each in vars(module).values()
+from agents.scoring.detectors import kernels, threshold_kernels, tree_kernels
+modules = columns, kernels, threshold_kernels, tree_kernels
+def count(): return sum(len(each.signatures) for module in modules for each in vars(module).values()
                         if hasattr(each, "signatures"))
 engine = t.ScoringEngine(t.OPTIONS); engine.warm(); warm = count()
 states = t.fresh(engine, snapshots := {})
@@ -254,9 +255,10 @@ def test_nor_is_it_for_any_detector() -> None:
 import sys; sys.path[:0] = ["tests/unit/scoring"]
 import test_scoring_engine as t
 from agents.scoring import columns
-from agents.scoring.detectors import autoencoder, forest_kernels, kernels, registry, sample_kernels
+from agents.scoring.detectors import (autoencoder, forest_kernels, kernels, registry, sample_kernels,
+                                       threshold_kernels, tree_kernels)
 from agents.scoring.state import ScoringOptions
-modules = columns, kernels, autoencoder, forest_kernels, sample_kernels
+modules = columns, kernels, autoencoder, forest_kernels, sample_kernels, threshold_kernels, tree_kernels
 def count(): return {name: len(each.signatures) for module in modules for name, each in vars(module).items()
                      if hasattr(each, "signatures")}
 names = tuple(registry.REGISTRY)

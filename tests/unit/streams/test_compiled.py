@@ -9,7 +9,7 @@ from streams.lean import events
 def test_a_kernel_s_stamp_covers_the_files_it_calls_into() -> None:
     stamp = events.read._cache._cache_file._source_stamp
     assert stamp[0] == rules._shared()
-    assert stamp[1] == rules._digest(rules.Path(events.__file__))
+    assert stamp[1] == rules._room(rules.Path(events.__file__).parent)
 
 
 def test_a_changed_file_changes_the_stamp(monkeypatch) -> None:
@@ -18,3 +18,13 @@ def test_a_changed_file_changes_the_stamp(monkeypatch) -> None:
     one = rules._shared.__wrapped__()
     monkeypatch.setattr(rules, "_digest", lambda path: "same")
     assert len({before, one, rules._shared.__wrapped__()}) == 3
+
+
+def test_so_does_a_changed_file_of_the_same_room(monkeypatch, tmp_path) -> None:
+    for name in ("caller", "called"):
+        (tmp_path / f"{name}.py").write_text("from streams.compiled import bare\n")
+    before = rules._room.__wrapped__(tmp_path)
+    monkeypatch.setattr(rules, "_digest", lambda path: "changed" if path.name == "called.py" else "same")
+    one = rules._room.__wrapped__(tmp_path)
+    monkeypatch.setattr(rules, "_digest", lambda path: "same")
+    assert len({before, one, rules._room.__wrapped__(tmp_path)}) == 3
