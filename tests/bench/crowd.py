@@ -10,6 +10,7 @@ waits so far), `say`, `dawdle`, `hurry`; each is answered by a line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
@@ -156,13 +157,14 @@ class Client:
 
     def _connected(self, events: int) -> None:
         assert self.sock is not None
-        if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        try:
+            self.sock.send(b"GET /ws/alerts?last_id=%s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\n"
+                           b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                           b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %s\r\n\r\n"
+                           % (self.last, self.crowd.token))
+        except OSError:         # refused, or gone meanwhile
             self._lost()
             return
-        self.sock.send(b"GET /ws/alerts?last_id=%s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\n"
-                       b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                       b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %s\r\n\r\n"
-                       % (self.last, self.crowd.token))
         self.crowd.reading[self.sock.fileno()] = self._readable
         self.crowd.poll.modify(self.sock, select.EPOLLIN)
 
@@ -218,7 +220,8 @@ class Client:
                 now = int(time.time() * 1000)
                 run.came[now] = run.came.get(now, 0) + 1
         for opcode, payload in run.others:
-            self._other(opcode, payload)
+            with contextlib.suppress(OSError):      # gone meanwhile: the next read says so
+                self._other(opcode, payload)
 
     def _other(self, opcode: int, payload: bytes) -> None:
         if opcode == _PING and self.sock is not None:
