@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agents.drift.blocks import BLOCK, LEARN
 from agents.drift.copula import features_of, grades, means
-from agents.drift.joint import BLOCK, LEARN, STRIDE, JointEngine, sampled
+from agents.drift.joint import STRIDE, JointEngine, sampled
 from agents.drift.reference import WARM_UP_POINTS
 from schemas.drift import DriftEvent
 from streams.batch import Decoder
