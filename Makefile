@@ -9,6 +9,8 @@ RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 # The benchmarks' peers (extra `bench`) have an environment of their own: they hold back versions that we ship.
 PEERS  := .venv-peers/.installed
+# What the TypeScript client is built with.
+NODE   := dashboards/client/node_modules/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
           --no-emit-find-links --no-header pyproject.toml infra/build-requirements.txt
@@ -37,8 +39,8 @@ test-kafka: $(DEV) ## Run the broker tests on Apache Kafka, fetched by Maven (ne
 	@infra/kafka/fetch.sh
 	@infra/kafka/run.sh $(BIN)/python -m pytest -q -m kafka $(ARGS)
 
-client: ## Build and test the TypeScript client (needs Node 20 or later)
-	@cd dashboards/client && npm ci --silent && npm test
+client: $(NODE) ## Build and test the TypeScript client (needs Node 18 or later)
+	@cd dashboards/client && npm test
 
 bench: $(DEV) $(PEERS) ## Run a benchmark (ARGS: its name and --quick; default: throughput)
 	@$(BIN)/python -m tests.bench $(or $(ARGS),throughput)
@@ -66,6 +68,10 @@ $(PEERS): requirements-bench.lock
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r $< || \
 	  echo "The peers could not be installed; the benchmark goes on without them"
+	@touch $@
+
+$(NODE): dashboards/client/package-lock.json
+	@cd dashboards/client && npm ci --silent --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000
 	@touch $@
 
 # What an environment takes, and what pip needs beside it while it unpacks.

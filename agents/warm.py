@@ -6,6 +6,7 @@ A worker does so itself before it joins its group. Done when it is installed, no
 from __future__ import annotations
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
+from agents.drift.joint import JointEngine
 from agents.scoring.engine import ScoringEngine, ScoringOptions
 from streams.batch import Decoder
 from streams.settings import Settings, settings
@@ -16,6 +17,7 @@ def warm(configured: Settings) -> None:
     """Compile, or load from the cache."""
     Decoder().warm()
     ScoringEngine(ScoringOptions.from_settings(configured)).warm()
+    JointEngine().warm()
     AggregationEngine(AggregationOptions.from_settings(configured), written).warm()
 
 

@@ -91,6 +91,8 @@ class Settings(BaseSettings):
         1e-5, description="False-alarm bound of a drift detector")
     drift_false_alarms_per_day: Annotated[float, Field(gt=0.0)] = Field(
         0.01, description="False drift alarms that a component of a model may give in a day of event time")
+    drift_joint: bool = Field(
+        False, description="Also watch how features go together, which no single one shows; one event in eight counts")
     anomaly_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.05, description="Share of anomalous events above which an alert opens")
     error_rate_limit: Annotated[float, Field(gt=0.0, le=1.0)] = Field(

@@ -132,6 +132,9 @@ def silent_detail(last_ms: int) -> str:
 
 # -- drift -------------------------------------------------------------------------------------------
 
+#: The field of an event that is of all features together.
+JOINT = "features"
+
 
 def drifted(event: DriftEvent) -> str:
     """What stands after the subject when a field moved."""
@@ -148,9 +151,19 @@ def drifted(event: DriftEvent) -> str:
         what = f"{base} is {category} in" if category else f"{base} at"
         return f"{what} {percent(after)} of events (was {percent(before)})" if category else \
             f"{what} {percent(after)} (was {percent(before)})"
+    if event.field == JOINT:
+        return _joint(event)
     verb = "rose" if after > before else "fell"
     unit = " ms" if event.field == "latency_ms" else ""
     return f"{name} {verb} from {number(before)} to {number(after)}{unit}"
+
+
+def _joint(event: DriftEvent) -> str:
+    for pair in event.ranked[:1]:
+        one, _, other = pair.field.partition(" ~ ")
+        return (f"{feature_name(one)} and {feature_name(other)} do not go together as they did (correlation "
+                f"{pair.after:.2f}, was {pair.before:.2f})")
+    return "features do not go together as they did, though each by itself looks the same"
 
 
 def drifted_detail(event: DriftEvent) -> str:

@@ -16,7 +16,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -33,6 +33,8 @@ PAGE = 500
 RECENT = 10_000
 #: Entries that a socket reads at once.
 STRETCH = 100
+#: Bytes of the messages that a socket is given in one write, beyond which it is asked again whether it takes more.
+RUN_BYTES = 65_536
 LONGEST_PAUSE_S = 0.05
 RETRY_S = 0.5
 AWAY = (RedisError, OSError, TimeoutError)
@@ -214,10 +216,10 @@ class Feed:
         sent = 0
         for (wanted, bits), group in self._groups.items():
             chosen = [item for item in items if wanted.wants(item.body, item.group)]
-            if chosen:
-                frames = b"".join([item.frame(bits) for item in chosen])
+            for run in _runs(chosen, bits):
+                frames = b"".join([item.frame(bits) for item in run])
                 for subscriber in group:
-                    sent += subscriber.offer(chosen, frames)
+                    sent += subscriber.offer(run, frames)
         if sent:
             metrics.SENT.labels(self.stream.kind).inc(sent)
 
@@ -239,3 +241,15 @@ class Feed:
         message = f'{{"type":"{kind}","id":"{entry[0]}"{said},"{kind}":{text}}}'
         head = {name: body[name] for name in HEAD if name in body}
         return Item(place(entry[0]), head, message.encode(), group)
+
+
+def _runs(items: Sequence[Item], bits: int) -> Iterator[Sequence[Item]]:
+    """Items in runs of about `RUN_BYTES`: asyncio copies what a socket does not take at once, for each of them."""
+    begin, size = 0, 0
+    for at, item in enumerate(items):
+        size += len(item.frame(bits))
+        if size >= RUN_BYTES:
+            yield items[begin:at + 1]
+            begin, size = at + 1, 0
+    if begin < len(items):
+        yield items[begin:]

@@ -30,7 +30,7 @@ from tests.bench.drift_streams import HORIZON, Episode, Errors, drawn, episodes,
 SIZES = {True: (1, 2_000), False: (5, 10_000)}      # quick: (runs, stationary labels a run)
 #: False alarms allowed a label; and the allowances among which the one for a peer is looked for.
 ALLOWED = 1e-6
-ALLOWANCES = tuple(10.0 ** (-6 + step / 4) for step in range(14))
+ALLOWANCES = tuple(10.0 ** (-6 + step / 8) for step in range(27))
 STANDARD = "adwin"
 PEERS = ("adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "fhddm")
 #: Takes errors, gives the indices of alarms.

@@ -2,9 +2,10 @@
 
     producer -> Kafka -> worker: relay -> Redis stream -> two gateways -> subscribers
 
-Gateways are pinned to core 0; subscribers, stores and broker share core 1. First, everybody keeps up; then slow
-subscribers join in, who read less than comes; then the first gateway, which serves them all, is killed (-9), and its
-subscribers resume on the second. At the end the slow ones hurry, and everyone must have had every alert once.
+Gateways are pinned to core 0; subscribers, stores and broker share core 1. First, everybody keeps up; then some get
+slow and read less than comes, so that their queues overflow; then the first gateway, which serves them all, is killed
+(-9), and its subscribers resume on the second. At the end the slow ones hurry, and everyone must have had every alert
+once. `cores` says who kept the machine busy meanwhile; with much by `others`, the waits are theirs.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
     assert worker.process is not None
     pin(worker.process.pid, BROKER_CORE)
     first, second = _gateway(running, "first"), _gateway(running, "second")
+    assert first.process is not None and second.process is not None
     source = Source(running.settings, RATE[quick])
     everyone = Crowd([first.port, second.port], SUBSCRIBERS[quick], 0)
-    slow: Crowd | None = None
+    slow = Crowd([first.port, second.port], 0, SLOW[quick])
     try:
         source.start()
         until(lambda: everyone.ask("say")["received"] > 0, 60, "the first alert")
@@ -64,11 +66,13 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
         everyone.ask("mark")
         time.sleep(SECONDS[quick])
         alone, empty_mb = everyone.ask("say"), _mb(first)
-        slow = Crowd([first.port, second.port], 0, SLOW[quick])
-        time.sleep(2)
+        slow.ask("dawdle")
         everyone.ask("mark")
+        busy = Busy({"gateway": first.process.pid, "second gateway": second.process.pid, "worker": worker.process.pid,
+                     "subscribers": everyone.process.pid, "slow ones": slow.process.pid, "source": os.getpid()}
+                    | {name.lower().removesuffix("_url"): one.pid for name, one in running.services.items()})
         most_mb = _watched(first, SECONDS[quick])
-        beside = everyone.ask("say")
+        cores, beside = busy.cores(), everyone.ask("say")
         overflows = first.metric("gateway_overflows_total")
         first.kill()
         time.sleep(SECONDS[quick] / 2)
@@ -78,8 +82,7 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
     finally:
         source.stop()
         for one in (everyone, slow):
-            if one is not None:
-                one.kill()
+            one.kill()
         for process in (first, second, worker):
             if not process.died():
                 process.kill()
@@ -88,7 +91,7 @@ def _measure(running: Stack, quick: bool) -> dict[str, Any]:
             "p99_ms_without_slow": alone["p99_ms"], "delivered_per_s": RATE[quick] * SUBSCRIBERS[quick],
             "missed": sum(one["missed"] for one in whole), "repeated": sum(one["repeated"] for one in whole),
             "gaps_told": sum(one["gaps"] for one in whole), "resumed": sum(one["resumed"] for one in whole),
-            "overflows": overflows, "gateway_mb": empty_mb, "gateway_mb_with_slow": most_mb}
+            "cores": cores, "overflows": overflows, "gateway_mb": empty_mb, "gateway_mb_with_slow": most_mb}
 
 
 def _caught_up(crowd: Crowd) -> None:
@@ -155,6 +158,28 @@ class Crowd:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class Busy:
+    """How many cores processes keep busy, and all others of the machine."""
+
+    def __init__(self, processes: dict[str, int]) -> None:
+        self._processes = processes
+        self._before, self._began = self._seconds(), time.monotonic()
+
+    def cores(self) -> dict[str, float]:
+        """Since it was made."""
+        took, after = time.monotonic() - self._began, self._seconds()
+        found = {name: round((after[name] - self._before[name]) / took, 2) for name in after}
+        return found | {"others": round(found.pop("machine") - sum(found.values()), 2)}
+
+    def _seconds(self) -> dict[str, float]:
+        ticks = {"machine": [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]}
+        del ticks["machine"][3:5]       # idle, and waiting for a disk
+        for name, pid in self._processes.items():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks[name] = [int(fields[11]), int(fields[12])]
+        return {name: sum(found) / os.sysconf("SC_CLK_TCK") for name, found in ticks.items()}
 
 
 class Source:

@@ -43,3 +43,8 @@ async def test_it_follows_a_gateway_over_a_restart_and_has_every_alert_once(
             out, said = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert json.loads(out) == [f"alert-{number}" for number in range(30)]
     assert said.decode().split().count("live") == 2
+
+
+def test_the_page_has_the_client_as_it_is_compiled(node: str) -> None:
+    compiled = (CLIENT / "dist" / "index.js").read_text()
+    assert (ROOT / "dashboards" / "api" / "static" / "client.js").read_text() == compiled

@@ -1,10 +1,10 @@
 // The start page: open incidents and the last alerts, live. A client of /api and /ws/alerts like any other.
-"use strict";
+import { Follower } from "./client.js";         // of dashboards/client, as `make client` compiles it
+
 const $ = id => document.getElementById(id);
-const SHOWN = 50, FIRST_WAIT_MS = 500, LONGEST_WAIT_MS = 10000, RANK = { critical: 0, warning: 1, info: 2 };
+const SHOWN = 50, REDRAW_MS = 15000, RANK = { critical: 0, warning: 1, info: 2 };
 const incidents = new Map();
-let recent = [], token = localStorage.getItem("streamgauge.token") || "", last = null, wait = FIRST_WAIT_MS;
-let socket = null, watchdog = 0, figures = {};
+let recent = [], token = localStorage.getItem("streamgauge.token") || "", follower = null, figures = {};
 
 const make = (tag, text, name) => { const e = document.createElement(tag); e.textContent = text; if (name) e.className = name; return e; };
 const say = (text, name = "") => { $("state").textContent = text; $("state").className = name; };
@@ -64,37 +64,30 @@ function take(alert) {
 function connect() {
   if (!token) return login("");
   document.cookie = `streamgauge_token=${encodeURIComponent(token)}; path=/api; samesite=strict`;
-  const query = last ? `?last_id=${encodeURIComponent(last)}` : "";
-  let pending = [], heartbeat = 15000;
-  const fresh = async () => { pending ??= []; try { await load(pending); } finally { pending = null; } };
-  const alive = () => { clearTimeout(watchdog); watchdog = setTimeout(() => socket.close(), 3 * heartbeat); };
-  socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws/alerts${query}`, [`bearer.${token}`]);
-  socket.onmessage = event => {
-    const message = JSON.parse(event.data); alive();
-    if (message.type === "hello") {
-      heartbeat = message.heartbeat_ms; wait = FIRST_WAIT_MS; last ??= message.last_id;
-      say("live", "live"); $("login").hidden = true; $("board").hidden = false;
-      fresh().catch(error => say(error.message, "bad"));
-    } else if (message.type === "missed") {
-      fresh().catch(error => say(error.message, "bad"));
-    } else if (message.type === "heartbeat") {
-      last = message.last_id ?? last; draw();
-    } else if (message.type === "alert") {
-      last = message.id;
-      if (pending) pending.push(message.alert); else { take(message.alert); draw(); }
-    }
+  let pending = [];
+  const fresh = () => {
+    pending ??= [];
+    load(pending).catch(error => say(error.message, "bad")).finally(() => { pending = null; });
   };
-  socket.onclose = async () => {
-    clearTimeout(watchdog);
-    try { await ask("/api/incidents?limit=1"); } catch (error) { if (error.message === "token") return login("the token is wrong"); }
-    say("reconnecting", "bad"); setTimeout(connect, wait); wait = Math.min(2 * wait, LONGEST_WAIT_MS);
+  const refused = text => { follower.stop(); login(text); };
+  const state = {
+    live() { say("live", "live"); $("login").hidden = true; $("board").hidden = false; fresh(); },
+    waiting() {
+      say("reconnecting", "bad");
+      ask("/api/incidents?limit=1").catch(error => { if (error.message === "token") refused("the token is wrong"); });
+    },
+    refused() { refused("the token has expired or was withdrawn"); },
   };
+  follower = new Follower({
+    url: location.origin, token, onMissed: fresh, onState: name => state[name]?.(),
+    onAlert: alert => { if (pending) pending.push(alert); else { take(alert); draw(); } } }).start();
 }
 
 $("login").onsubmit = event => {
   event.preventDefault();
   token = $("token").value.trim(); $("token").value = "";
   localStorage.setItem("streamgauge.token", token);
+  follower?.stop();
   connect();
 };
 $("leave").onclick = () => {
@@ -102,4 +95,5 @@ $("leave").onclick = () => {
   document.cookie = "streamgauge_token=; path=/api; max-age=0; samesite=strict";
   location.reload();
 };
+setInterval(() => { if (!$("board").hidden) draw(); }, REDRAW_MS);
 connect();

@@ -4,6 +4,7 @@ import test from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
 import { Follower, after } from "../dist/index.js";
 
+const it = (name, act) => test(name, { timeout: 60_000 }, act);
 const alert = number => ({ type: "alert", id: `100-${number}`, group: "g", alert: { alert_id: `a-${number}` } });
 const hello = (last = "100-0", heartbeat_ms = 60_000) => ({ type: "hello", last_id: last, heartbeat_ms, overflow: "resume" });
 
@@ -38,13 +39,13 @@ async function until(condition) {
   assert.fail("it did not happen");
 }
 
-test("ids compare by number, not by letters", () => {
+it("ids compare by number, not by letters", () => {
   assert.ok(after("100-10", "100-9"));
   assert.ok(after("1000-0", "999-99"));
   assert.ok(!after("100-9", "100-9"));
 });
 
-test("after a break it resumes from the last id, and nothing comes twice", async () => {
+it("after a break it resumes from the last id, and nothing comes twice", async () => {
   const server = await serve((turn, say, socket) => {
     say(hello());
     if (turn === 1) { say(alert(1)); say(alert(2)); socket.close(1012); }
@@ -61,7 +62,7 @@ test("after a break it resumes from the last id, and nothing comes twice", async
   await server.close();
 });
 
-test("without a place it begins at the hello's, so that a break right after it loses nothing", async () => {
+it("without a place it begins at the hello's, so that a break right after it loses nothing", async () => {
   const server = await serve((turn, say, socket) => { say(hello("100-7")); if (turn === 1) socket.close(1012); });
   const { follower } = follow(server);
   await until(() => server.asked.length === 2);
@@ -71,7 +72,7 @@ test("without a place it begins at the hello's, so that a break right after it l
   await server.close();
 });
 
-test("a heartbeat moves the place on, and a gap is told", async () => {
+it("a heartbeat moves the place on, and a gap is told", async () => {
   const gap = { type: "missed", reason: "trimmed", count: null, from_id: "100-1", to_id: "100-5" };
   const server = await serve((_, say) => {
     say(hello()); say(gap); say({ type: "heartbeat", ts: 1, last_id: "100-9" });
@@ -84,7 +85,7 @@ test("a heartbeat moves the place on, and a gap is told", async () => {
   await server.close();
 });
 
-test("a line that falls silent is left for another", async () => {
+it("a line that falls silent is left for another", async () => {
   const server = await serve((_, say) => say(hello("100-0", 20)));
   const { follower, states } = follow(server);
   await until(() => server.asked.length >= 2);
@@ -93,7 +94,7 @@ test("a line that falls silent is left for another", async () => {
   await server.close();
 });
 
-test("a withdrawn token ends it", async () => {
+it("a withdrawn token ends it", async () => {
   const server = await serve((_, say, socket) => { say(hello()); socket.close(4401, "withdrawn"); });
   const { states } = follow(server);
   await until(() => states.includes("refused"));
@@ -102,7 +103,7 @@ test("a withdrawn token ends it", async () => {
   await server.close();
 });
 
-test("filters go into the question", async () => {
+it("filters go into the question", async () => {
   const server = await serve((_, say) => say(hello()));
   const { follower } = follow(server, { environment: "prod", model: "churn", severity: "critical", silenced: true });
   await until(() => server.asked.length === 1);

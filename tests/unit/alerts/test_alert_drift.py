@@ -6,6 +6,7 @@ from alert_world import ORIGIN_MS, World, drift, window
 from agents.alerts.engine import AlertOptions
 from agents.alerts.incident import REMEMBERED_MS
 from agents.alerts.options import MAX_EVIDENCE, MAX_SIGNALS
+from schemas.drift import Moved
 
 
 def test_fields_of_one_family_are_one_incident_that_ends_when_all_have_recovered() -> None:
@@ -180,3 +181,11 @@ def test_a_broken_feed_is_told_to_its_owner_and_not_to_who_retrains(broken: str 
     assert "for the owner of that feed" in alert.detail
     [other] = World().feed(drift(50, cause="real_change"))
     assert "owner" not in other.detail
+
+
+def test_features_that_part_are_named() -> None:
+    pair = Moved(field="feature.age ~ feature.tenure", before=0.72, after=-0.04, share=0.9)
+    [opened] = World().feed(drift(100, "features", ranked=[pair], detector="mmd"))
+    assert "feature age and feature tenure do not go together as they did (correlation -0.04, was 0.72)" in opened.title
+    [opened] = World().feed(drift(100, "features", detector="mmd"))
+    assert "features do not go together as they did" in opened.title

@@ -90,7 +90,7 @@ async def test_the_cookie_opens_the_documents_and_nothing_else(bare: Settings) -
 
 async def test_health_metrics_and_pages_are_open(bare: Settings) -> None:
     async with gateway(bare) as running, httpx.AsyncClient(base_url=running.page, trust_env=False) as stranger:
-        for path in ("/healthz", "/metrics", "/", "/static/page.js", "/static/page.css"):
+        for path in ("/healthz", "/metrics", "/", "/static/page.js", "/static/client.js", "/static/page.css"):
             assert (await stranger.get(path)).status_code == 200, path
         for path in ("/static/../auth.py", "/static/%2e%2e/auth.py", "/static/"):
             assert (await stranger.get(path)).status_code == 404, path

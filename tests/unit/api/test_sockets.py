@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -11,7 +12,9 @@ from pydantic import Field, TypeAdapter
 from stores_world import Gateway, a_window, an_alert, an_anomaly, eventually, gateway, opened, world
 from websockets.exceptions import InvalidStatus
 
+from dashboards.api.feed import RUN_BYTES
 from schemas.sockets import ON_ALERTS, ON_ANOMALIES, ON_WINDOWS
+from streams.messages import to_bytes
 from streams.settings import Settings
 from streams.stores.redis import Hot
 
@@ -133,6 +136,21 @@ async def test_a_socket_that_does_not_read_is_bounded_and_told_what_it_missed(se
             got += message["type"] == "alert"
             missed += message.get("count", 0) if message["type"] == "missed" else 0
         assert got + missed == total
+
+
+async def test_a_socket_that_stops_reading_is_held_little_of_a_pass_that_brings_much(settings: Settings,
+                                                                                      hot: Hot) -> None:
+    async with gateway(settings) as running, running.socket() as line:
+        await line.next()
+        await subscribed(running)
+        feed = running.app.state.feeds["alert"]
+        [subscriber] = feed.subscribers
+        subscriber.line.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        feed._hand_out([feed._item((f"1-{number}", {"alert": to_bytes(an_alert(number, detail="x" * 500)).decode()}))
+                        for number in range(2_000)])
+        held = subscriber.line.transport.get_write_buffer_size()
+        assert RUN_BYTES < held < 2.5 * RUN_BYTES       # what passed asyncio's high-water mark, and a run; not 2 MB
+        assert len(subscriber.items) == settings.socket_queue or subscriber.lagging
 
 
 async def test_a_place_that_is_no_longer_kept_is_told(settings: Settings, hot: Hot) -> None:
