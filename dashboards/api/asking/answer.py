@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dashboards.api.asking.join import Part
+from dashboards.api.asking.quality import by_class, quality
 from dashboards.api.asking.question import Question, label
 from dashboards.api.asking.summary import Summary, merged, merged_sketch, quantiles
 
@@ -19,7 +20,7 @@ def points(parts: Iterable[Part], question: Question, known_to_ms: int) -> list[
     """A point for each step and group, in this order.
 
     `open`: its step reaches beyond what is known, so that more may come. With one field, its figures are under `value`
-    (null where no window has it); with several or all, under `fields`.
+    (null where no window has it); with several or all, under `fields`. Of late labels: `quality`, and `classes`.
     """
     groups: Groups = defaultdict(list)
     for part in parts:
@@ -41,6 +42,9 @@ def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question
     if question.no_fields:
         return found
     of_fields = summaries(parts)
+    if question.level == "labels":
+        return found | {"quality": quality(of_fields), "classes": by_class(
+            {name: merged(several) for name, several in of_fields.items()})}
     if len(question.fields) == 1:
         (field,) = question.fields
         return found | {"value": figures(of_fields[field], question) if field in of_fields else None}

@@ -83,6 +83,8 @@ async def everything(history: HistoryReader, hot: Hot, sizes_ms: Sequence[int], 
 
 async def _recent(hot: Hot, known: stored.Known, question: Question, sizes_ms: Sequence[int]) -> list[Part]:
     """What the rings have of the lines that the history does not know up to the end of the span."""
+    if question.level:      # the rings are the series'
+        return []
     heads: dict[Line, int] = {}
     for (line, _), end_ms in known.ends_ms.items():
         heads[line] = max(end_ms, heads.get(line, end_ms))
