@@ -51,13 +51,14 @@ DAY_MS = 86_400_000
 def main(quick: bool) -> dict[str, Any]:
     """Run, print a table, return the figures."""
     rates = _aggregation(quick)
+    alone = {many: rate for many, rate in rates.items() if many.isdecimal()}
     held = {str(many): _held(sizes, SERIES[quick]) for many, sizes in GRANULARITIES.items()}
     with tempfile.TemporaryDirectory() as folder, stored(Path(folder), STORED[quick]) as found:
         times = {name: _asked(found, query, QUESTIONS[quick]) for name, query in _QUESTIONS.items()}
         about = {"stored_windows": found.windows, "stored_bytes": found.size_bytes,
                  "written_windows_per_s": round(found.written_per_s), "series": len(found.series)}
-    figures = {"events_per_s": rates, "bytes_per_series": held["6"], "bytes_per_series_by": held,
-               "query_p95_ms": times["24 h chart"]["p95_ms"], "queries": times, **about}
+    figures = {"events_per_s": alone, "events_per_s_beside": rates, "bytes_per_series": held["6"],
+               "bytes_per_series_by": held, "query_p95_ms": times["24 h chart"]["p95_ms"], "queries": times, **about}
     _print(figures)
     return {"bench": "windows", "quick": quick, "machine": machine(), "events": EVENTS[quick]} | figures
 
@@ -205,8 +206,9 @@ def _print(figures: dict[str, Any]) -> None:
     table = Table(title=f"Windows; {machine()}")
     for column in ("granularities", "events/s, aggregation alone", "kB a series"):
         table.add_column(column, justify="right")
-    for many, rate in figures["events_per_s"].items():
-        table.add_row(many, f"{rate:,}", f"{figures['bytes_per_series_by'][many] / 1e3:,.1f}")
+    for many, rate in figures["events_per_s_beside"].items():
+        held = figures["bytes_per_series_by"].get(many)
+        table.add_row(many, f"{rate:,}", "" if held is None else f"{held / 1e3:,.1f}")
     Console().print(table)
     table = Table(title=f"Questions at {figures['stored_windows']:,} stored windows "
                         f"({figures['stored_bytes'] / 1e9:,.1f} GB)")
