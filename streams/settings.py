@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     environment_windows: bool = Field(
         True, description="Windows of whole environments beside those of the series; the fleet is their sum")
     segment_keys: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Keys of events' segments, comma-separated, with windows a value; empty: none")
+        (), description="Keys of events' segments, comma-separated, with windows a value from the second finest "
+                        "granularity on; empty: none")
     segment_values: Annotated[int, Field(ge=1, le=1_000)] = Field(
         16, description="Values of a segment key that have windows of their own, a model and day; the first to come. "
                         "The others are counted together as <other>")
@@ -224,6 +225,11 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"(?:[1-9]\d{0,10}:[1-9]\d{0,6}(?:,(?!$)|$))*", value):
             raise ValueError("window_retention is MILLISECONDS:DAYS, both at least 1: 1000:2,60000:30")
         return value
+
+    @property
+    def segment_granularities_ms(self) -> tuple[int, ...]:
+        """All but the finest, for windows of segments, of which there are many; the finest if it is the only one."""
+        return self.granularities_ms[1:] or self.granularities_ms
 
     @property
     def label_granularities_ms(self) -> tuple[int, ...]:

@@ -62,9 +62,10 @@ def of_telemetry(settings: Settings) -> list[Beside]:
     found = [Beside("environments", AggregationEngine(options, writer("environment")),
                     lambda batch, _: projection.environments(batch))] if settings.environment_windows else []
     span_ms = _span_ms(options)
+    coarse = replace(options, granularities_ms=settings.segment_granularities_ms, judged_ms=options.granularities_ms[0])
     for key in settings.segment_keys:
         names = FirstNames(settings.segment_values, span_ms)
-        found.append(Beside(f"segments.{key}", AggregationEngine(options, writer("segment")),
+        found.append(Beside(f"segments.{key}", AggregationEngine(coarse, writer("segment")),
                             partial(_segments, key, names), names))
     return found
 

@@ -83,7 +83,8 @@ Wanted = Annotated[Question, Depends(asked)]
 
 def _sizes_ms(settings: Settings, level: str) -> tuple[int, ...]:
     """The sizes of windows that there are of a level."""
-    return settings.label_granularities_ms if level == "labels" else settings.granularities_ms
+    return {"labels": settings.label_granularities_ms, "segment": settings.segment_granularities_ms}.get(
+        level, settings.granularities_ms)
 
 
 @router.get("/metrics")

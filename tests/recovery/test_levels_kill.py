@@ -39,7 +39,8 @@ def wanted(telemetry: list[Any], labels: list[Any], settings: Settings) -> Count
         for size in settings.granularities_ms:
             start = one["ts"] - one["ts"] % size
             found["environment", one["environment"], "all", size, start] += 1
-            found["segment", one["environment"], one["model"], size, start] += 1
+            if size in settings.segment_granularities_ms:
+                found["segment", one["environment"], one["model"], size, start] += 1
     for record in labels:
         one = json.loads(record.value)
         for size in settings.label_granularities_ms:
