@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     segment_values: Annotated[int, Field(ge=1, le=1_000)] = Field(
         16, description="Values of a segment key that have windows of their own, a model and day; the first to come. "
                         "The others are counted together as <other>")
+    max_series: Annotated[int, Field(ge=0)] = Field(
+        0, description="Series that have windows of their own, a partition and day; the first to come. The others of "
+                       "an environment are counted as its model, version and component `other`; 0: any number")
     label_windows: bool = Field(
         True, description="Windows of late labels (accuracy, ROC-AUC, calibration) by the time of the prediction, from "
                           "a minute on")

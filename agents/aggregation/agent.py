@@ -5,10 +5,11 @@ aside. feedback -> metrics-levels: windows of late labels.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from agents.aggregation import projection
-from agents.aggregation.beside import Beside, BesideLabels, of_telemetry
+from agents.aggregation.beside import Beside, BesideLabels, Cap, of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from schemas.rejected import Reason
 from streams import metrics
@@ -31,9 +32,11 @@ def register(pipeline: Pipeline) -> None:
     engine = AggregationEngine(AggregationOptions.from_settings(settings), written)
     engine.warm()
     projection.warm()
-    beside, of_labels = of_telemetry(settings), BesideLabels(settings)
+    beside, of_labels, cap = of_telemetry(settings), BesideLabels(settings), Cap(settings)
     topic, levels, aside = (settings.topic(row.name) for row in (METRICS, LEVELS, REJECTED))
     pipeline.state(NAME, engine.codec)
+    pipeline.state(cap.name, cap.names.codec)
+    kept_out = Counter[str]()
     everything: list[Beside | BesideLabels] = [*beside, of_labels]
     for name, codec in [state for one in everything for state in one.states()]:
         pipeline.state(name, codec)
@@ -57,10 +60,19 @@ def register(pipeline: Pipeline) -> None:
                        f"ts {events.ts_ms[row]} is past its window's grace (STREAMGAUGE_GRACE_MS): counted in no "
                        "window", partition)
 
+    def bounded(folded: int) -> None:
+        """Count what bounds have kept out since the last time."""
+        metrics.BOUNDED.labels("series").inc(folded)
+        for what, so_far in (("categories", engine.intake.folded_values), ("fields", engine.intake.ignored_values)):
+            metrics.BOUNDED.labels(what).inc(so_far - kept_out[what])
+            kept_out[what] = so_far
+
     async def aggregate(batch: RecordBatch, partition: Partition) -> None:
         events, now_ms = batch.decoded(pipeline.decode), int(time.time() * 1000)
-        plain = projection.without_segments(events) if settings.segment_keys else events
-        result = engine.run(plain, partition.states(NAME), batch.topic, now_ms)
+        states = partition.states(NAME)
+        plain, folded = cap(projection.without_segments(events) if settings.segment_keys else events, partition)
+        result = engine.run(plain, states, batch.topic, now_ms)
+        bounded(folded)
         too_late(batch, events, result.too_late.tolist(), partition)
         publish(result.windows, partition)
         for one in beside:

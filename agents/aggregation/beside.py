@@ -74,6 +74,22 @@ def _segments(key: str, names: FirstNames, batch: TelemetryBatch, partition: Par
     return projection.segments(batch, key, names, partition.states(f"segments.{key}.names"))
 
 
+class Cap:
+    """Bounds the series of a partition; nothing is bounded where there is no bound."""
+
+    name = "aggregation.names"
+
+    def __init__(self, settings: Settings) -> None:
+        self.most = settings.max_series
+        self.names = FirstNames(max(1, self.most), _span_ms(AggregationOptions.from_settings(settings)))
+
+    def __call__(self, batch: TelemetryBatch, partition: Partition) -> tuple[TelemetryBatch, int]:
+        """As `projection.capped`. Ask for the engine's states before: rows are written in this order."""
+        if not self.most:
+            return batch, 0
+        return projection.capped(batch, self.names, partition.states(self.name))
+
+
 class BesideLabels:
     """Windows of late labels."""
 

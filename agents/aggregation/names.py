@@ -9,6 +9,8 @@ the order in which their states were first asked for): then what a crash leaves 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import msgspec
 
 from streams.state.keyed import KeyedStates
@@ -19,10 +21,11 @@ NONE = "<none>"
 _UNIT = "\x1f"
 
 
-class Known(msgspec.Struct, array_like=True):
+@dataclass(slots=True)
+class Known:
     """A family's names by span, in the order in which they came."""
 
-    spans: dict[int, list[str]] = {}
+    spans: dict[int, dict[str, None]] = field(default_factory=dict)
 
 
 States = KeyedStates[Known]
@@ -35,14 +38,15 @@ class Codec:
         return Known()
 
     def encode(self, key: str, state: Known) -> bytes:
-        return msgspec.msgpack.encode(state)
+        return msgspec.msgpack.encode({span: list(names) for span, names in state.spans.items()})
 
     def decode(self, key: str, data: bytes) -> Known:
         """Raises ValueError if the bytes are damaged."""
         try:
-            return msgspec.msgpack.decode(data, type=Known)
+            spans = msgspec.msgpack.decode(data, type=dict[int, list[str]])
         except msgspec.MsgspecError as error:
             raise ValueError(f"names are damaged: {error}") from None
+        return Known({span: dict.fromkeys(names) for span, names in spans.items()})
 
 
 class FirstNames:
@@ -63,7 +67,7 @@ class FirstNames:
             newest = max(spans, default=span)
             if span < newest - 1:
                 return OTHER
-            known = spans[span] = []
+            known = spans[span] = {}
             for old in [at for at in spans if at < max(newest, span) - 1]:
                 del spans[old]
             states.touch(entry)
@@ -71,7 +75,7 @@ class FirstNames:
             return text
         if len(known) >= self.most:
             return OTHER
-        known.append(text)
+        known[text] = None
         states.touch(entry)
         return text
 

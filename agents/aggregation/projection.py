@@ -27,6 +27,8 @@ FloatArray = NDArray[np.float64]
 #: What means the same in every model.
 COMMON = ("latency_ms", "confidence")
 SEGMENT, FEATURE = "segment.", "feature."
+#: The model, version and component of series for which there is no room.
+FOLDED = "other"
 
 
 def environments(batch: TelemetryBatch) -> TelemetryBatch:
@@ -49,16 +51,42 @@ def segments(batch: TelemetryBatch, key: str, names: FirstNames, states: States)
     values = [printable(name.removeprefix(prefix)) for name in batch.fields if name.startswith(prefix)]
     of_field = np.full(len(batch.fields), -1, np.int64)
     of_field[[at for at, name in enumerate(batch.fields) if name.startswith(prefix)]] = np.arange(len(values))
-    spans = batch.ts_ms // names.span_ms
-    low, many = int(spans.min()), len(values) + 1
-    width = int(spans.max()) - low + 1
-    codes = (batch.series * np.int64(many) + of_rows(batch.start, batch.field, of_field) + 1) * width + (spans - low)
-    ids, found = grouping.distinct(codes)
-    keys = [_in_segment(batch.keys[code // width // many], code // width % many, code % width + low, key, values, names,
-                        states) for code in found.tolist()]
-    distinct, of_code = _distinct(keys)
+    many = len(values) + 1
+    ids, found = _in_spans(batch.series * np.int64(many) + of_rows(batch.start, batch.field, of_field) + 1,
+                           batch.ts_ms // names.span_ms)
+    distinct, of_code = _distinct([_in_segment(batch.keys[code // many], code % many, span, key, values, names, states)
+                                   for code, span in found])
     kept = _fewer(batch, lambda name: not name.startswith((SEGMENT, FEATURE)))
     return replace(kept, keys=distinct, series=of_code[ids])
+
+
+def capped(batch: TelemetryBatch, names: FirstNames, states: States) -> tuple[TelemetryBatch, int]:
+    """The rows with at most so many series a partition and span, the others' as one of their environment; and how many
+    rows that are."""
+    if not len(batch):
+        return batch, 0
+    ids, found = _in_spans(batch.series.astype(np.int64), batch.ts_ms // names.span_ms)
+    keys = [_named(batch.keys[number], span, names, states) for number, span in found]
+    folded = np.array([key.model == FOLDED and key != batch.keys[number]
+                       for key, (number, _) in zip(keys, found, strict=True)], np.bool_)
+    if not folded.any():
+        return batch, 0
+    distinct, of_code = _distinct(keys)
+    return replace(batch, keys=distinct, series=of_code[ids]), int(folded[ids].sum())
+
+
+def _named(series: SeriesKey, span: int, names: FirstNames, states: States) -> SeriesKey:
+    if names.name(states, ("series",), span, "\x1f".join(series)) != OTHER:
+        return series
+    return SeriesKey(series.environment, FOLDED, FOLDED, FOLDED)
+
+
+def _in_spans(codes: IntArray, spans: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:
+    """(ids (n,), the distinct (code, span) in order of first appearance) of each row's code and span of time."""
+    low = int(spans.min())
+    width = int(spans.max()) - low + 1
+    ids, found = grouping.distinct(codes * width + (spans - low))
+    return ids, [(code // width, code % width + low) for code in found.tolist()]
 
 
 def _in_segment(series: SeriesKey, value: int, span: int, key: str, values: Sequence[str], names: FirstNames,

@@ -44,6 +44,10 @@ def asked(request: Request,
           granularity_ms: Annotated[int | None, Query(description="Of the windows that are read; default: the coarsest "
                                                                   "that answers")] = None,
           step_ms: Annotated[int | None, Query(description="Between two points; default: the granularity")] = None,
+          sliding_ms: Annotated[int | None, Query(description="Each point tells of so much time up to its step's end")
+                                ] = None,
+          session_gap_ms: Annotated[int | None, Query(description="Points are sessions, with at least so much time "
+                                                                  "without events between them")] = None,
           points: Annotated[int, Query(ge=1, le=10_000, description="So many at least, where neither granularity nor "
                                                                     "step is said")] = POINTS,
           level: Annotated[Level | None, Query(description="What a point is of: component, version, model, "
@@ -56,13 +60,15 @@ def asked(request: Request,
           quantiles: Annotated[str, Query(description="Numbers from 0 to 1; or none")] = ",".join(
               map(str, question.USUAL_QUANTILES))) -> Question:
     """The question of a query."""
+    sizes_ms = _sizes_ms(request.app.state.settings, level or "")
+    if session_gap_ms is not None and granularity_ms is None and step_ms is None:
+        granularity_ms = max((size for size in sizes_ms if size <= session_gap_ms), default=sizes_ms[0])
     to_ms = instant(to, now_ms())
     from_ms = instant(from_, max(0, to_ms - HOUR_MS))
     fields = tuple(dict.fromkeys(field or ()))
     settings: Settings = request.app.state.settings
     try:
-        size, step = question.granularity(_sizes_ms(settings, level or ""), to_ms - from_ms, points,
-                                          granularity_ms, step_ms)
+        size, step = question.granularity(sizes_ms, to_ms - from_ms, points, granularity_ms, step_ms)
         from_ms, to_ms = question.aligned(from_ms, to_ms, step)
         if len(fields) > question.MOST_FIELDS:
             raise QuestionError("too_many_fields", f"at most {question.MOST_FIELDS} fields; or none is named for all")
@@ -73,7 +79,7 @@ def asked(request: Request,
             version, component, fields if fields != ("none",) else (), fields == ("none",),
             question.chosen(statistics, STATISTICS, "statistics"), question.quantiles(quantiles),  # type: ignore[arg-type]
             granularity_ms is not None or step_ms is not None, segment=segment)
-        return question.read_as(asked, level, settings.environment_windows)
+        return question.viewed(question.read_as(asked, level, settings.environment_windows), sliding_ms, session_gap_ms)
     except QuestionError as error:
         raise unclear_question(error) from None
 
@@ -97,7 +103,8 @@ async def metrics(request: Request, wanted: Wanted,
 
     A point is a step of a group: its windows merged; each component counts its own events. A `level` groups by what is
     above it, and environments and the fleet are read from windows of their own, unless more is asked than latency and
-    confidence. Late labels have `quality` and `classes` in the place of fields. With `compare_version` or
+    confidence. Late labels have `quality` and `classes` in the place of fields. Sliding points overlap; sessions have
+    an `end_ms`. With `compare_version` or
     `compare_from` the same question is asked of another version or period, whose points are under `compare.windows`,
     moved to the asked times; beside them both as wholes, their difference, and the Kolmogorov-Smirnov distance of every
     number. More: ask again from `next_from_ms`, with the `step_ms` of this answer. Tables have it in the header
@@ -135,6 +142,8 @@ async def _ask(request: Request, wanted: Question, limit: int) -> Asked:
 
 def _other(wanted: Question, version: str, from_: str) -> Question | None:
     """The question to compare with."""
+    if wanted.session_gap_ms and (version or from_):
+        raise unclear("bad_comparison", "sessions are not compared: they are at no common times")
     if version and from_:
         raise unclear("bad_comparison", "compare with another version or with another period, not with both")
     if version:

@@ -237,3 +237,26 @@ def test_an_engine_of_a_level_says_so_in_its_ids() -> None:
     worker = Worker({})
     windows = worker.run(records([event(0, 0, "a", "PT"), event(1, 60_000, "a", "PT")]))
     assert {window.window_id[:2] for window in windows} == {"e-", "s-"}
+
+
+@given(EVENTS, st.lists(st.integers(1, 60), max_size=6), st.integers(1, 3))
+@settings(deadline=None, max_examples=60)
+def test_a_bound_on_series_keeps_the_first_and_counts_the_others_as_one(drawn: Any, cuts: Any, most: int) -> None:
+    events = [one | {"version": str(number % 3)} for number, one in enumerate(stream(drawn))]
+    edges = sorted({min(at, len(events)) for at in cuts} | {0, len(events)})
+    cap = beside.Cap(Settings(max_series=most))
+    partition = Partition(0, 1, Rows(), {cap.name: cap.names.codec}, SimpleNamespace())     # type: ignore[arg-type]
+    found, folded = [], 0
+    for low, high in itertools.pairwise(edges):
+        batch, some = cap(DECODE(RecordBatch(TOPIC, 0, records(events)[low:high])), partition)
+        found += [batch.keys[number] for number in batch.series.tolist()]
+        folded += some
+    known: dict[int, list[Any]] = defaultdict(list)
+    expected = []
+    for one in events:
+        key, day = (one["environment"], one["model"], one["version"], "model"), one["ts"] // DAY_MS
+        if key not in known[day] and len(known[day]) < most:
+            known[day].append(key)
+        expected.append(key if key in known[day] else (one["environment"], "other", "other", "other"))
+    assert found == expected
+    assert folded == sum(key[1] == "other" for key in expected)

@@ -23,6 +23,8 @@ USUAL_QUANTILES = (0.5, 0.95, 0.99)
 #: In place of an environment or a model: all of them.
 ANY = "*"
 MOST_FIELDS, MOST_QUANTILES = 64, 16
+#: Steps that a sliding point may tell of.
+MOST_SLIDING = 1_000
 _QUANTILE = re.compile(r"0?\.[0-9]{1,6}|0|1|1\.0{1,6}")
 
 
@@ -59,6 +61,15 @@ class Question:
     level: str = ""
     #: KEY, or KEY=VALUE, of windows of segments.
     segment: str = ""
+    #: Each point tells of so much time up to its step's end, a multiple of `step_ms`; 0: of its step.
+    sliding_ms: int = 0
+    #: Points are sessions: times with events, without any for so long between them; 0: they are steps.
+    session_gap_ms: int = 0
+
+    @property
+    def reading(self) -> Question:
+        """The question with the span of the windows that it needs."""
+        return replace(self, from_ms=max(0, self.from_ms - max(0, self.sliding_ms - self.step_ms)))
 
     @property
     def filters(self) -> dict[Key, str]:
@@ -121,6 +132,23 @@ def granularity(sizes_ms: Sequence[int], span_ms: int, points: int, size_ms: int
         fitting = [size for size in sizes_ms if span_ms >= points * size]
         size_ms = fitting[-1] if fitting else sizes_ms[0]
     return size_ms, size_ms
+
+
+def viewed(question: Question, sliding_ms: int | None, session_gap_ms: int | None) -> Question:
+    """The question with points that overlap, or are sessions.
+
+    Raises:
+        QuestionError: it asks for both, or for what the windows cannot tell.
+    """
+    if sliding_ms is not None and session_gap_ms is not None:
+        raise QuestionError("bad_view", "points are sliding or sessions, not both")
+    if sliding_ms is not None and not (sliding_ms % question.step_ms == 0
+                                       and 0 < sliding_ms <= MOST_SLIDING * question.step_ms):
+        raise QuestionError("bad_view", f"sliding_ms is a multiple of the step ({question.step_ms} ms), up to "
+                                        f"{MOST_SLIDING} times it")
+    if session_gap_ms is not None and session_gap_ms < question.size_ms:
+        raise QuestionError("bad_view", f"session_gap_ms is at least the granularity: {question.size_ms} ms")
+    return replace(question, sliding_ms=sliding_ms or 0, session_gap_ms=session_gap_ms or 0)
 
 
 def aligned(from_ms: int, to_ms: int, step_ms: int) -> tuple[int, int]:

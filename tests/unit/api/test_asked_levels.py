@@ -211,3 +211,44 @@ async def test_a_question_of_no_level_says_what_would(api: Gateway, query: dict[
     answer = await api.rest.get("/api/metrics", params=ASK | query)
     assert answer.status_code == 422, answer.text
     assert says in answer.json()["message"]
+
+
+async def counts_of(api: Gateway, **query: Any) -> list[tuple[int, int]]:
+    answer = await api.get("/api/metrics", **ASK | {"group_by": "none", "field": "none"} | query)
+    return [((window["start_ms"] - DAY) // 1_000, window["count"]) for window in answer["windows"]]
+
+
+async def test_a_sliding_point_tells_of_the_time_before_its_end(api: Gateway, two_partitions: None) -> None:
+    query = {"from": DAY + 20_000, "to": DAY + 60_000, "step_ms": 10_000, "sliding_ms": 30_000}
+    assert await counts_of(api, **query) == [(20, 300), (30, 300), (40, 300), (50, 300)]
+    assert await counts_of(api, **query | {"from": DAY, "to": DAY + 20_000}) == [(0, 100), (10, 200)]
+    assert await counts_of(api, **query, limit=2) == [(20, 300), (30, 300)]
+    of_end = {"from": DAY + 150_000, "to": DAY + 180_000, "step_ms": 10_000, "sliding_ms": 20_000}
+    assert await counts_of(api, **of_end) == [(150, 100)], "the last second with events is the 149th"
+    answer = await api.get("/api/metrics", **ASK | query, group_by="none", field="latency_ms", statistics="count,max")
+    rates = [window["events_per_s"] for window in answer["windows"]]
+    assert rates == [10.0] * 4
+    inside = [event["latency_ms"] for event in EVENTS if DAY + 30_000 <= event["ts"] < DAY + 60_000]
+    assert answer["windows"][-1]["value"]["max"] == max(inside)
+
+
+async def test_sessions_are_the_times_with_events(api: Gateway, settings: Settings, history: History) -> None:
+    times = [0, 400, 2_100, 9_000, 9_500, 40_000]
+    await Agents(settings, 0).take(history, [telemetry(0) | {"ts": DAY + at, "event_id": f"e{at}", "model": "m"}
+                                             for at in times])
+    assert await counts_of(api, session_gap_ms=3_000, model="m") == [(0, 3), (9, 2), (40, 1)]
+    answer = await api.get("/api/metrics", **ASK, session_gap_ms=3_000, model="m", group_by="none", field="latency_ms")
+    assert answer["granularity_ms"] == 1_000
+    assert [(w["end_ms"] - w["start_ms"], w["open"]) for w in answer["windows"]] == [
+        (3_000, False), (1_000, False), (1_000, True)]
+    assert await counts_of(api, session_gap_ms=60_000, granularity_ms=1_000, model="m") == [(0, 6)]
+
+
+@pytest.mark.parametrize(("query", "says"), [
+    ({"sliding_ms": 15_000, "step_ms": 10_000}, "multiple"), ({"session_gap_ms": 500}, "at least"),
+    ({"sliding_ms": 60_000, "session_gap_ms": 60_000}, "not both"),
+    ({"session_gap_ms": 60_000, "compare_from": DAY}, "not compared")])
+async def test_a_view_that_makes_no_sense_says_what_would(api: Gateway, query: dict[str, Any], says: str) -> None:
+    answer = await api.rest.get("/api/metrics", params=ASK | query)
+    assert answer.status_code == 422, answer.text
+    assert says in answer.json()["message"]
