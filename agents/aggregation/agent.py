@@ -76,8 +76,7 @@ def register(pipeline: Pipeline) -> None:
         too_late(batch, events, result.too_late.tolist(), partition)
         publish(result.windows, partition)
         for one in beside:
-            with metrics.stage(one.name):
-                publish(one.run(events, partition, batch.topic, now_ms).windows, partition, levels)
+            publish(one.run(events, partition, batch.topic, now_ms).windows, partition, levels)
 
     async def judge(batch: RecordBatch, partition: Partition) -> None:
         found = batch.decoded(pipeline.decode_feedback).labels

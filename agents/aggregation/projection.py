@@ -113,14 +113,14 @@ def _fewer(batch: TelemetryBatch, wanted: Callable[[str], bool]) -> TelemetryBat
         return batch
     number = np.full(len(batch.fields), -1, np.int32)
     number[[at for at, name in enumerate(batch.fields) if wanted(name)]] = np.arange(len(names))
-    start, field, value = kept(batch.start, batch.field, batch.value, number)
+    start, field, value = kept(batch.start, batch.field, batch.value, number, len(names))
     return replace(batch, start=start, field=field, value=value, fields=names)
 
 
 @compiled
-def kept(start: IntArray, field: FieldArray, value: FloatArray, number: FieldArray
+def kept(start: IntArray, field: FieldArray, value: FloatArray, number: FieldArray, most: int
          ) -> tuple[IntArray, FieldArray, FloatArray]:
-    """(start (n + 1,), field (k,), value (k,)) of the values whose field has a number, by that."""
+    """(start (n + 1,), field (k,), value (k,)) of the values whose field has a number, by that; a row has `most`."""
     out_start, out_field, out_value = np.zeros(len(start), np.int64), np.empty_like(field), np.empty_like(value)
     size = 0
     for row in range(len(start) - 1):
@@ -128,6 +128,8 @@ def kept(start: IntArray, field: FieldArray, value: FloatArray, number: FieldArr
             if number[field[at]] >= 0:
                 out_field[size], out_value[size] = number[field[at]], value[at]
                 size += 1
+                if size - out_start[row] == most:
+                    break
         out_start[row + 1] = size
     return out_start, out_field[:size].copy(), out_value[:size].copy()
 
@@ -146,5 +148,5 @@ def of_rows(start: IntArray, field: FieldArray, of_field: IntArray) -> IntArray:
 def warm() -> None:
     """Compile, or load from the cache."""
     start, field = np.array([0, 1]), np.zeros(1, np.int32)
-    kept(start, field, np.zeros(1), np.zeros(1, np.int32))
+    kept(start, field, np.zeros(1), np.zeros(1, np.int32), 1)
     of_rows(start, field, np.zeros(1, np.int64))
