@@ -16,16 +16,15 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def flat(points: Iterable[Row], field: str, **more: str) -> list[Row]:
-    """Points without anything nested: `value` (of `field`), `fields`, `quality` and `classes` become columns."""
+    """Points without anything nested: `value` (of `field`), `fields` and `quality` become columns, `classes` go."""
     return [more | _flat(point, field) for point in points]
 
 
 def _flat(point: Row, field: str) -> Row:
     row = {name: value for name, value in point.items() if name not in _NESTED}
     nested = point.get("fields") or {field: point.get("value") or {}}
-    row |= point.get("quality", {})
-    nested = nested | {f"class.{name}": figures for name, figures in point.get("classes", {}).items()}
-    return row | {f"{name}.{figure}": value for name, found in nested.items() for figure, value in found.items()}
+    return row | point.get("quality", {}) | {
+        f"{name}.{figure}": value for name, found in nested.items() for figure, value in found.items()}
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
