@@ -25,6 +25,8 @@ from streams.windows.levels import writer
 from streams.windows.written import WrittenWindow
 
 DAY_MS = 86_400_000
+#: Panes of late labels in memory, of a partition; others wait in their rows until a label comes for them.
+MOST_LIVE = 4_000
 Engine = AggregationEngine[WrittenWindow]
 Project = Callable[[TelemetryBatch, Partition], TelemetryBatch]
 
@@ -120,8 +122,10 @@ class BesideLabels:
         return result.windows, rows.offset[result.too_late].tolist(), early
 
     def idle(self, partition: Partition, now_ms: int) -> Sequence[WrittenWindow]:
-        """As `Beside.idle`."""
-        return self.engine.idle(partition.states(self.name), now_ms)
+        """As `Beside.idle`. The grace is long, so panes that have not changed of late leave memory."""
+        states = partition.states(self.name)
+        states.shrink(MOST_LIVE)
+        return self.engine.idle(states, now_ms)
 
     def _ahead(self, batch: RecordBatch, found: Sequence[tuple[int, Feedback]]) -> list[bool]:
         """Which labels are of predictions later than they came themselves: such would make the others too late."""

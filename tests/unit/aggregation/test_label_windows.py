@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
+from agents.aggregation import beside
 from agents.aggregation.beside import BesideLabels
 from agents.aggregation.labels import CLASSES
 from dashboards.api.asking.quality import by_class, quality
@@ -167,6 +168,23 @@ def test_classes_are_bounded_and_the_rest_is_one() -> None:
     assert len(names) == CLASSES + 1
     assert "class=<other>" in names
     assert quality(world.fields(600_000))["accuracy"] == 1.0
+
+
+def test_panes_that_have_left_memory_take_in_late_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "MOST_LIVE", 3)
+    found = drawn(600, ["a", "b"])
+    found += [label(at * 500 + 1, "a", "b", 0.7) for at in range(0, 600, 7)] + [label(9_000_000, "a", "a", model="end")]
+    whole, small = World(), World()
+    whole.take(found)
+    for at in range(0, len(found), 50):
+        small.take(found[at:at + 50], at)
+        for frozen in small.partition.freeze():
+            small.partition.written(frozen)
+        small._read(small.labels.idle(small.partition, 1))
+        assert len(small.partition.states("labels").live) <= 3 + 1
+    assert small.partition.states("labels").returned > 3
+    assert {key: (window.count, window.fields) for key, window in small.newest.items()} == {
+        key: (window.count, window.fields) for key, window in whole.newest.items()}
 
 
 @pytest.mark.parametrize("seed", range(4))
