@@ -5,6 +5,7 @@ A worker does so itself before it joins its group. Done when it is installed, no
 
 from __future__ import annotations
 
+from agents.aggregation import projection
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from agents.drift.joint import JointEngine
 from agents.scoring.engine import ScoringEngine, ScoringOptions
@@ -19,6 +20,7 @@ def warm(configured: Settings) -> None:
     ScoringEngine(ScoringOptions.from_settings(configured)).warm()
     JointEngine().warm()
     AggregationEngine(AggregationOptions.from_settings(configured), written).warm()
+    projection.warm()
 
 
 if __name__ == "__main__":

@@ -56,5 +56,7 @@ class Feedback(Subject):
     ts: TimestampMs = Field(description="When the label became known")
     predicted_at: TimestampMs | None = Field(default=None, description="The event's ts, if known")
     prediction: Outcome = Field(description="What was predicted")
+    confidence: Share | None = Field(default=None, description="The event's confidence, if it had one: for calibration "
+                                                               "and ROC-AUC")
     label: Outcome = Field(description="What was true")
     segment: dict[FieldName, Category] = Field(default_factory=dict, max_length=MAX_SEGMENT_KEYS)

@@ -1,9 +1,9 @@
-"""`metrics`: a closed window of one series."""
+"""`metrics`: a closed window of one series. `metrics-levels`: of an environment, a segment, or late labels."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,27 @@ class MetricWindow(Subject):
         description="latency_ms, confidence, prediction, feature.NAME, metric.NAME; classes as prediction=CLASS "
         "and feature.NAME=VALUE, each with count only",
     )
+
+
+Level = Literal["environment", "segment", "labels"]
+#: In a level's window, where a name is above the level: the model of an environment's, say.
+ALL = "all"
+
+
+class LevelWindow(MetricWindow):
+    """A closed window beside those of the series, as one partition saw it. Partitions add up.
+
+    environment: all events of an environment; model, version and component are `all`, and of the fields only those
+    that mean the same in every model: latency_ms, confidence. The fleet is the sum of its environments.
+    segment: a series' events with one value of a segment key; its features are left out.
+    labels: late labels, in the window of the prediction that they judge. Fields: correct (0 or 1); error (of numbers:
+    prediction - label); class=NAME (count: times predicted; sum: times rightly; missing: times true and not predicted);
+    right=BIN and wrong=BIN (the confidence of right and of wrong predictions, in twentieths); log_odds.NAME (of the
+    true class, by the confidence: of two classes these are the ROC curve).
+    """
+
+    level: Level
+    segment: Annotated[str, Field(max_length=257)] = Field(default="", description="KEY=VALUE, or empty")
 
 
 def window_id(environment: str, model: str, version: str, component: str,

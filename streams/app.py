@@ -100,7 +100,7 @@ class Pipeline:
             outbox=self.outbox, ack=self._ack, commit=self._commit, written=self._written, start=self._start)
         limits = Limits(settings.max_record_bytes, settings.max_events_per_record,
                         settings.max_age_ms, settings.max_ahead_ms)
-        self.decode = Timed(Decoder(limits), "decode")
+        self.decode = Timed(Decoder(limits, settings.segment_keys), "decode")
         self.decode.run.warm()
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False

@@ -11,6 +11,7 @@ so that counting categories is the same work as summing numbers. A missing featu
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ class TelemetryBatch:
     """The valid events of one batch, as columns. n rows (events) and m values.
 
     Rows are in log order. `start[i]:start[i + 1]` are the values of row i; `fields[field[j]]` names value j:
-    latency_ms, confidence, prediction, prediction=CLASS, feature.NAME, feature.NAME=VALUE, metric.NAME.
+    latency_ms, confidence, prediction, prediction=CLASS, feature.NAME, feature.NAME=VALUE, metric.NAME, and of the keys
+    that are asked for segment.KEY=VALUE.
     """
 
     partition: int
@@ -111,11 +113,14 @@ def fault_of(error: ValidationError) -> tuple[Reason, str, str]:
 
 
 class Decoder:
-    """Decodes batches of one worker. Remembers the names that the contract has accepted."""
+    """Decodes batches of one worker. Remembers the names that the contract has accepted.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    Segments with one of `segment_keys` become the fields segment.KEY=VALUE.
+    """
+
+    def __init__(self, limits: Limits | None = None, segment_keys: Sequence[str] = ()) -> None:
         self.limits = limits or Limits()
-        self._reader = Reader(self.limits)
+        self._reader = Reader(self.limits, segment_keys)
 
     def __call__(self, batch: RecordBatch) -> TelemetryBatch:
         """Columns of the valid events, and the rest as rejected records. Never raises on bad input."""

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from schemas.windows import MetricWindow
+from schemas.windows import LevelWindow, MetricWindow
 from streams import log, metrics
 from streams.records import Record, RecordBatch
+from streams.windows.levels import read_level
 from streams.windows.record import WindowRecord, read_head, read_window
 
 M = TypeVar("M", bound=BaseModel)
@@ -59,6 +60,8 @@ def windows(size_ms: int) -> Callable[[RecordBatch], list[tuple[int, WindowRecor
 
 def parser(model: type[BaseModel]) -> Callable[[bytes], Any]:
     """The quickest way to read a message of a contract that is passed on to a store; raises ValueError."""
+    if model is LevelWindow:
+        return read_level
     return read_head if model is MetricWindow else model.model_validate_json
 
 

@@ -14,7 +14,10 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from schemas.base import MAX_SEGMENT_KEYS
+
 PREFIX = "STREAMGAUGE_"
+MINUTE_MS = 60_000
 
 
 class Settings(BaseSettings):
@@ -67,6 +70,24 @@ class Settings(BaseSettings):
         30_000, description="Milliseconds after its end in which a closed window is amended by late events")
     idle_ms: Annotated[int, Field(ge=100)] = Field(
         2_000, description="Milliseconds without an event after which the clock moves a partition's watermark")
+
+    environment_windows: bool = Field(
+        True, description="Windows of whole environments beside those of the series; the fleet is their sum")
+    segment_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Keys of events' segments, comma-separated, with windows a value from the second finest "
+                        "granularity on; empty: none")
+    segment_values: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        16, description="Values of a segment key that have windows of their own, a model and day; the first to come. "
+                        "The others are counted together as <other>")
+    max_series: Annotated[int, Field(ge=0)] = Field(
+        0, description="Series that have windows of their own, a partition and day; the first to come. The others of "
+                       "an environment are counted as its model, version and component `other`; 0: any number")
+    label_windows: bool = Field(
+        True, description="Windows of late labels (accuracy, ROC-AUC, calibration) by the time of the prediction, from "
+                          "a minute on")
+    label_grace_ms: Annotated[int, Field(ge=0)] = Field(
+        3_600_000, description="Milliseconds of predictions' time after its end in which a window takes late labels; "
+                               "they may all be late, if they are in some order")
 
     # -- scoring ----------------------------------------------------------------------------------
     detectors: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -168,6 +189,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
     log_format: Literal["auto", "json", "pretty"] = Field("auto", description="auto: pretty on a terminal")
 
+    @field_validator("segment_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("segment_keys")
+    @classmethod
+    def _few_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value) or len(value) > MAX_SEGMENT_KEYS or any("=" in key for key in value):
+            raise ValueError(f"segment_keys are up to {MAX_SEGMENT_KEYS} different names without =: country,plan")
+        return value
+
     @field_validator("detectors", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
@@ -197,6 +230,16 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"(?:[1-9]\d{0,10}:[1-9]\d{0,6}(?:,(?!$)|$))*", value):
             raise ValueError("window_retention is MILLISECONDS:DAYS, both at least 1: 1000:2,60000:30")
         return value
+
+    @property
+    def segment_granularities_ms(self) -> tuple[int, ...]:
+        """All but the finest, for windows of segments, of which there are many; the finest if it is the only one."""
+        return self.granularities_ms[1:] or self.granularities_ms
+
+    @property
+    def label_granularities_ms(self) -> tuple[int, ...]:
+        """Those of a minute and more, for windows of late labels; the coarsest where there are none."""
+        return tuple(size for size in self.granularities_ms if size >= MINUTE_MS) or self.granularities_ms[-1:]
 
     @property
     def window_days(self) -> dict[int, int]:

@@ -12,7 +12,7 @@ from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from schemas.rejected import RejectedRecord
 from schemas.telemetry import Feedback, TelemetryEvent
-from schemas.windows import MetricWindow
+from schemas.windows import LevelWindow, MetricWindow
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -40,6 +40,8 @@ ANOMALIES = TopicRow("anomalies", Anomaly, "model", 30 * DAY_MS, "delete", "agen
                      "events above their detector's threshold")
 METRICS = TopicRow("metrics", MetricWindow, "window_id", 7 * DAY_MS, "compact,delete", "agents.aggregation",
                    "closed windows; the record with the largest count is the newest of its id")
+LEVELS = TopicRow("metrics-levels", LevelWindow, "window_id", 7 * DAY_MS, "compact,delete", "agents.aggregation",
+                  "closed windows of environments, segments and late labels; read like those of metrics")
 DRIFT_EVENTS = TopicRow("drift-events", DriftEvent, "model", 90 * DAY_MS, "delete", "agents.drift",
                         "what moved, from what to what, since when")
 ALERTS = TopicRow("alerts", Alert, "model", 90 * DAY_MS, "delete", "agents.alerts",
@@ -54,6 +56,6 @@ LIFECYCLE_EVENTS = TopicRow("lifecycle-events", LifecycleEvent, "model", 365 * D
                             "agents.versioning", "versions registered, promoted, rolled back")
 
 TOPICS: tuple[TopicRow, ...] = (
-    TELEMETRY, FEEDBACK, REJECTED, ANOMALIES, METRICS, DRIFT_EVENTS, ALERTS, ALERT_COMMANDS, UNDELIVERED,
+    TELEMETRY, FEEDBACK, REJECTED, ANOMALIES, METRICS, LEVELS, DRIFT_EVENTS, ALERTS, ALERT_COMMANDS, UNDELIVERED,
     RETRAINING_REQUESTS, LIFECYCLE_EVENTS,
 )

@@ -89,7 +89,7 @@ class AggregationEngine(Generic[W]):
         rest, of_partition, options = batch.part(first_row, len(batch)), meta(entry), self.options
         newest_ms = watermark.newest_before(rest.ts_ms, of_partition.newest_ms)
         over_ms = watermark.closing_ms(newest_ms, options.delay_ms)
-        late = watermark.too_late(rest.ts_ms, over_ms, self.grid.finest_ms, options.grace_ms)
+        late = watermark.too_late(rest.ts_ms, over_ms, options.judged_ms or self.grid.finest_ms, options.grace_ms)
         edges = [0, *cutting.cuts(rest, late, over_ms, self.grid, self._closes_ms(calendar, states)), len(rest)]
         windows = self._let_go(states, int(over_ms[-1]))
         fences: dict[str, int] = {}

@@ -10,7 +10,10 @@ from streams.windows.layout import MAX_CATEGORIES, MAX_FIELDS
 
 @dataclass(frozen=True, slots=True)
 class AggregationOptions:
-    """Milliseconds throughout; granularities ascend, each dividing the next."""
+    """Milliseconds throughout; granularities ascend, each dividing the next.
+
+    judged_ms: the windows by whose end, grace included, an event is too late; 0: those of the finest granularity.
+    """
 
     granularities_ms: tuple[int, ...] = (1_000, 10_000, 60_000)
     delay_ms: int = 1_000
@@ -18,6 +21,7 @@ class AggregationOptions:
     idle_ms: int = 2_000
     max_fields: int = MAX_FIELDS
     max_categories: int = MAX_CATEGORIES
+    judged_ms: int = 0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AggregationOptions:

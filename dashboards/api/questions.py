@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from dashboards.api.asking import compare, question, stored, table
 from dashboards.api.asking.ask import Asked, ask, everything, settled
-from dashboards.api.asking.question import ANY, KEYS, STATISTICS, Question, QuestionError
+from dashboards.api.asking.question import ANY, GROUPS, KEYS, STATISTICS, Level, Question, QuestionError
 from dashboards.api.auth import required
 from dashboards.api.queries import (
     FAULTS,
@@ -25,6 +25,7 @@ from dashboards.api.queries import (
     unclear,
     unclear_question,
 )
+from streams.settings import Settings
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 POINTS = 60
@@ -43,34 +44,53 @@ def asked(request: Request,
           granularity_ms: Annotated[int | None, Query(description="Of the windows that are read; default: the coarsest "
                                                                   "that answers")] = None,
           step_ms: Annotated[int | None, Query(description="Between two points; default: the granularity")] = None,
+          sliding_ms: Annotated[int | None, Query(description="Each point tells of so much time up to its step's end")
+                                ] = None,
+          session_gap_ms: Annotated[int | None, Query(description="Points are sessions, with at least so much time "
+                                                                  "without events between them")] = None,
           points: Annotated[int, Query(ge=1, le=10_000, description="So many at least, where neither granularity nor "
                                                                     "step is said")] = POINTS,
-          group_by: Annotated[str, Query(description="environment, model, version, component; or none")] = "",
+          level: Annotated[Level | None, Query(description="What a point is of: component, version, model, "
+                                               "environment, fleet; values of a segment key; late labels, by the time "
+                                               "of the prediction")] = None,
+          segment: Annotated[str, Query(description="With level=segment: a key, or KEY=VALUE")] = "",
+          group_by: Annotated[str, Query(description=f"{', '.join(GROUPS)}; or none")] = "",
           statistics: Annotated[str, Query(description=", ".join(STATISTICS))] = ",".join(
               question.USUAL_STATISTICS),
           quantiles: Annotated[str, Query(description="Numbers from 0 to 1; or none")] = ",".join(
               map(str, question.USUAL_QUANTILES))) -> Question:
     """The question of a query."""
+    sizes_ms = _sizes_ms(request.app.state.settings, level or "")
+    if session_gap_ms is not None and granularity_ms is None and step_ms is None:
+        granularity_ms = max((size for size in sizes_ms if size <= session_gap_ms), default=sizes_ms[0])
     to_ms = instant(to, now_ms())
     from_ms = instant(from_, max(0, to_ms - HOUR_MS))
     fields = tuple(dict.fromkeys(field or ()))
-    usual = "environment,model" if ANY in (environment, model) else "version,component"
+    settings: Settings = request.app.state.settings
     try:
-        size, step = question.granularity(request.app.state.settings.granularities_ms, to_ms - from_ms, points,
-                                          granularity_ms, step_ms)
+        size, step = question.granularity(sizes_ms, to_ms - from_ms, points, granularity_ms, step_ms)
         from_ms, to_ms = question.aligned(from_ms, to_ms, step)
         if len(fields) > question.MOST_FIELDS:
             raise QuestionError("too_many_fields", f"at most {question.MOST_FIELDS} fields; or none is named for all")
-        return Question(
-            environment, model, from_ms, to_ms, size, step, question.chosen(group_by or usual, KEYS, "group_by"),  # type: ignore[arg-type]
+        groups = question.chosen(group_by, GROUPS, "group_by") if group_by else question.grouped(
+            level, environment, model)
+        asked = Question(
+            environment, model, from_ms, to_ms, size, step, groups,  # type: ignore[arg-type]
             version, component, fields if fields != ("none",) else (), fields == ("none",),
             question.chosen(statistics, STATISTICS, "statistics"), question.quantiles(quantiles),  # type: ignore[arg-type]
-            granularity_ms is not None or step_ms is not None)
+            granularity_ms is not None or step_ms is not None, segment=segment)
+        return question.viewed(question.read_as(asked, level, settings.environment_windows), sliding_ms, session_gap_ms)
     except QuestionError as error:
         raise unclear_question(error) from None
 
 
 Wanted = Annotated[Question, Depends(asked)]
+
+
+def _sizes_ms(settings: Settings, level: str) -> tuple[int, ...]:
+    """The sizes of windows that there are of a level."""
+    return {"labels": settings.label_granularities_ms, "segment": settings.segment_granularities_ms}.get(
+        level, settings.granularities_ms)
 
 
 @router.get("/metrics")
@@ -81,13 +101,16 @@ async def metrics(request: Request, wanted: Wanted,
                   limit: Annotated[int, Query(ge=1, le=10_000, description="Points")] = 1_000) -> Any:
     """Figures of windows in time order: closed ones, and those under way as far as their parts have closed (`open`).
 
-    A point is a step of a group: its windows merged; each component counts its own events. With `compare_version` or
+    A point is a step of a group: its windows merged; each component counts its own events. A `level` groups by what is
+    above it, and environments and the fleet are read from windows of their own, unless more is asked than latency and
+    confidence. Late labels have `quality` and `classes` in the place of fields. Sliding points overlap; sessions have
+    an `end_ms`. With `compare_version` or
     `compare_from` the same question is asked of another version or period, whose points are under `compare.windows`,
     moved to the asked times; beside them both as wholes, their difference, and the Kolmogorov-Smirnov distance of every
     number. More: ask again from `next_from_ms`, with the `step_ms` of this answer. Tables have it in the header
     X-Next-From-Ms.
     """
-    wanted = await settled(history_of(request), request.app.state.settings.granularities_ms, wanted)
+    wanted = await settled(history_of(request), _sizes_ms(request.app.state.settings, wanted.level), wanted)
     other = _other(wanted, compare_version, compare_from)
     if other is not None and compare_version:
         group_by = tuple(key for key in wanted.group_by if key != "version")
@@ -100,8 +123,9 @@ async def metrics(request: Request, wanted: Wanted,
     if format_ != "json":
         return _table(wanted, found, compared, format_)
     body: dict[str, Any] = {
-        "environment": wanted.environment, "model": wanted.model, "granularity_ms": wanted.size_ms,
-        "step_ms": wanted.step_ms, "from_ms": wanted.from_ms, "to_ms": wanted.to_ms, "group_by": wanted.group_by,
+        "environment": wanted.environment, "model": wanted.model, "level": wanted.level or None,
+        "granularity_ms": wanted.size_ms, "step_ms": wanted.step_ms, "from_ms": wanted.from_ms,
+        "to_ms": wanted.to_ms, "group_by": wanted.group_by,
         "field": wanted.fields[0] if len(wanted.fields) == 1 else None, "windows": found.points,
         "next_from_ms": found.next_from_ms}
     if other is not None and compared is not None:
@@ -113,11 +137,13 @@ async def metrics(request: Request, wanted: Wanted,
 
 async def _ask(request: Request, wanted: Question, limit: int) -> Asked:
     state = request.app.state
-    return await ask(history_of(request), state.hot, state.settings.granularities_ms, wanted, limit)
+    return await ask(history_of(request), state.hot, _sizes_ms(state.settings, wanted.level), wanted, limit)
 
 
 def _other(wanted: Question, version: str, from_: str) -> Question | None:
     """The question to compare with."""
+    if wanted.session_gap_ms and (version or from_):
+        raise unclear("bad_comparison", "sessions are not compared: they are at no common times")
     if version and from_:
         raise unclear("bad_comparison", "compare with another version or with another period, not with both")
     if version:
@@ -141,7 +167,7 @@ async def _wholes(request: Request, wanted: Question, other: Question) -> dict[s
     """Both periods or versions as one point each, and how far apart they are."""
     state = request.app.state
     try:
-        sides = [await everything(history_of(request), state.hot, state.settings.granularities_ms, one)
+        sides = [await everything(history_of(request), state.hot, _sizes_ms(state.settings, one.level), one)
                  for one in (wanted, other)]
     except QuestionError as error:
         raise unclear_question(error) from None
@@ -158,7 +184,7 @@ def _table(wanted: Question, found: Asked, compared: Asked | None, format_: str)
     if format_ == "csv":
         return Response(table.to_csv(rows), media_type=table.CSV_TYPE, headers=following | {
             "Content-Disposition": 'attachment; filename="metrics.csv"'})
-    return Response(table.to_arrow(rows, (*KEYS, "side")), media_type=table.ARROW_TYPE, headers=following | {
+    return Response(table.to_arrow(rows, (*GROUPS, "side")), media_type=table.ARROW_TYPE, headers=following | {
         "Content-Disposition": 'attachment; filename="metrics.arrows"'})
 
 

@@ -134,7 +134,7 @@ class Deployment:
         if not answers.failed:
             answer = {"prediction": answers.predictions[i],
                       "confidence": answers.confidences[i] if answers.confidences is not None else None}
-            self._remember_label(version, batch, i, event_id, segment, answers.predictions[i])
+            self._remember_label(version, batch, i, event_id, segment, answer)
         if PREPROCESS not in self.model.spec.components:
             yield event(MODEL, answers.preprocess_ms + answers.model_ms, features=features, **answer)
         elif answers.failed == PREPROCESS:
@@ -144,13 +144,13 @@ class Deployment:
             yield event(MODEL, answers.model_ms, **answer)
 
     def _remember_label(self, version: Version, batch: Requests, i: int, event_id: str, segment: dict[str, str],
-                        prediction: Any) -> None:
+                        answer: dict[str, Any]) -> None:
         known_ms, truth = int(batch.label_ts_ms[i]), batch.label[i]
         if known_ms < 0:
             return
         body = {"event_id": event_id, "ts": known_ms, "predicted_at": int(batch.ts_ms[i]),
                 "environment": self.environment, "model": self.model.spec.name, "version": version.name,
-                "component": MODEL, "prediction": prediction,
+                "component": MODEL, **{key: value for key, value in answer.items() if value is not None},
                 "label": str(truth) if self.model.table.classes else round(float(truth), 4), "segment": segment}
         heapq.heappush(self._labels, (known_ms, int(batch.number[i]), body))
 

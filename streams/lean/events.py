@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
 from streams.compiled import bare, inlined
 from streams.lean import number
-from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Table, find, same
+from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Table, find, same
 
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
@@ -43,12 +43,13 @@ ID_BEGIN, ID_END, TRACE_BEGIN, TRACE_END = range(4)
 
 
 class Limits(NamedTuple):
-    """What is let in besides the contract."""
+    """What is let in besides the contract. segment_keys: how many keys of segments are kept."""
 
     max_record_bytes: int = 1_048_576
     max_events_per_record: int = 10_000
     max_age_ms: int = 0
     max_ahead_ms: int = 10_000
+    segment_keys: int = 0
 
 
 class Out(NamedTuple):
@@ -90,7 +91,7 @@ class Event(NamedTuple):
     """One event, until all of it is known to be good.
 
     spans (keys, 2): begin and end of its texts. whole, number: see the constants. field, value: its features from 0
-    on, its metrics from MAX_FEATURES on.
+    on, its metrics from MAX_FEATURES on, its segments from SEGMENTS_AT on.
     """
 
     spans: IntArray
@@ -101,14 +102,15 @@ class Event(NamedTuple):
 
 
 #: What `Event.whole` and `Event.number` hold.
-AT_MS, FAILED, CLASS, FEATURE_COUNT, METRIC_COUNT = range(5)
+AT_MS, FAILED, CLASS, FEATURE_COUNT, METRIC_COUNT, SEGMENT_COUNT = range(6)
+SEGMENTS_AT = MAX_FEATURES + MAX_METRICS
 IN_MS, SURE, PREDICTED = range(3)
 
 
 def new_event() -> Event:
     """Room for one."""
-    most = MAX_FEATURES + MAX_METRICS
-    return Event(np.full((UNKNOWN + 1, 2), -1), np.zeros(5, np.int64), np.zeros(3), np.empty(most, np.int64),
+    most = SEGMENTS_AT + MAX_SEGMENT_KEYS
+    return Event(np.full((UNKNOWN + 1, 2), -1), np.zeros(6, np.int64), np.zeros(3), np.empty(most, np.int64),
                  np.empty(most))
 
 
@@ -163,7 +165,7 @@ def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: in
           item: Event, limits: Limits, out: Out) -> int:
     """Read one event into the next row."""
     out.cursor[EVENT] += 1
-    at = members(data, at, end, table, known, item, out.cursor[EVENT])
+    at = members(data, at, end, limits.segment_keys, table, known, item, out.cursor[EVENT])
     if at < 0:
         return -1
     ts = item.whole[AT_MS]
@@ -178,7 +180,8 @@ def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: in
 
 
 @bare
-def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item: Event, serial: int) -> int:
+def members(data: ByteArray, at: int, end: int, segment_keys: int, table: Table, known: Known, item: Event,
+            serial: int) -> int:
     """Read an object's members into `item`: each of the contract's fields at most once, all the required ones."""
     if at >= end or data[at] != OPEN:
         return -1
@@ -200,7 +203,7 @@ def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item
         seen |= 1 << key
         at = skip(data, at + 1, end)
         if at < end:
-            at = member(data, at, end, key, table, known, item, serial)
+            at = member(data, at, end, key, segment_keys, table, known, item, serial)
         if at < 0:
             return -1
         at = skip(data, at, end)
@@ -213,7 +216,8 @@ def members(data: ByteArray, at: int, end: int, table: Table, known: Known, item
 
 
 @inlined
-def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Known, item: Event, serial: int) -> int:
+def member(data: ByteArray, at: int, end: int, key: int, segment_keys: int, table: Table, known: Known, item: Event,
+           serial: int) -> int:
     """Read the value of one of the contract's fields, or of a field that it does not know."""
     if key == FEATURE_MAP:
         at, item.whole[FEATURE_COUNT] = mapping(data, at, end, True, table, known, item, serial)
@@ -222,7 +226,8 @@ def member(data: ByteArray, at: int, end: int, key: int, table: Table, known: Kn
         at, item.whole[METRIC_COUNT] = mapping(data, at, end, False, table, known, item, serial)
         return at
     if key == SEGMENT:
-        return segment(data, at, end)
+        at, item.whole[SEGMENT_COUNT] = segment(data, at, end, segment_keys, table, known, item, serial)
+        return at
     if key in (TS, SCHEMA_VERSION):
         at, _, whole = number.read(data, at, end)
         if whole < 0 or (whole > MAX_TIMESTAMP_MS if key == TS else whole != 1):
@@ -272,7 +277,7 @@ def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Eve
 
 @inlined
 def write(row: int, position: int, series: int, item: Event, known: Known, out: Out) -> None:
-    """The next row: latency, confidence, prediction, features, metrics."""
+    """The next row: latency, confidence, prediction, features, metrics, segments."""
     at = out.cursor[ROWS]
     if item.number[IN_MS] >= 0.0:
         put(LATENCY_FIELD, item.number[IN_MS], known, out)
@@ -283,6 +288,8 @@ def write(row: int, position: int, series: int, item: Event, known: Known, out: 
     for place in range(item.whole[FEATURE_COUNT]):
         put(item.field[place], item.value[place], known, out)
     for place in range(MAX_FEATURES, MAX_FEATURES + item.whole[METRIC_COUNT]):
+        put(item.field[place], item.value[place], known, out)
+    for place in range(SEGMENTS_AT, SEGMENTS_AT + item.whole[SEGMENT_COUNT]):
         put(item.field[place], item.value[place], known, out)
     out.position[at], out.ts_ms[at], out.series[at], out.record[at] = position, item.whole[AT_MS], series, row
     out.error[at] = item.whole[FAILED] != 0
@@ -392,26 +399,41 @@ def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, tabl
     return (at, name) if at < end else (-1, NONE)
 
 
-@bare
-def segment(data: ByteArray, at: int, end: int) -> int:
-    """Texts by name; looked through, not kept."""
+@inlined
+def segment(data: ByteArray, at: int, end: int, segment_keys: int, table: Table, known: Known, item: Event,
+            serial: int) -> tuple[int, int]:
+    """Texts by name: (where they end, how many are kept). Looked through, and kept if their key is known."""
+    kept = 0
     if data[at] != OPEN:
-        return -1
+        return -1, kept
     at = skip(data, at + 1, end)
     if at < end and data[at] == CLOSE:
-        return at + 1
+        return at + 1, kept
     for _ in range(MAX_SEGMENT_KEYS):
+        name = NONE
         for mark in (COLON, COMMA):
             close, plain = text(data, at, end)
             if close < 0 or not plain or close - at - 1 > MAX_NAME or (mark == COLON and close == at + 1):
-                return -1
+                return -1, kept
+            if segment_keys and mark == COLON:
+                name = find(table, SEGMENTS, data, at + 1, close)
+                if name != NONE and known.last[name] == serial:
+                    return -1, kept
+                if name != NONE:
+                    known.last[name] = serial
+            elif name != NONE:
+                name = find(table, name, data, at + 1, close)
+                if name == NONE:
+                    return -1, kept
+                item.field[SEGMENTS_AT + kept], item.value[SEGMENTS_AT + kept] = table.meaning[name], 1.0
+                kept += 1
             at = skip(data, close + 1, end)
             if at < end and mark == COMMA and data[at] == CLOSE:
-                return at + 1
+                return at + 1, kept
             if at >= end or data[at] != mark:
-                return -1
+                return -1, kept
             at = skip(data, at + 1, end)
-    return -1
+    return -1, kept
 
 
 @bare

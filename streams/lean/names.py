@@ -19,7 +19,7 @@ IntArray = NDArray[np.int64]
 
 Array = TypeVar("Array", NDArray[np.int64], NDArray[np.uint8])
 
-SERIES, FEATURES, METRICS, CLASSES = -2, -3, -4, -5
+SERIES, FEATURES, METRICS, CLASSES, SEGMENTS = -2, -3, -4, -5, -6
 NONE = -1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
 _PRIME = np.uint64(0x100000001B3)            # Fowler, Noll, Vo: FNV-1a

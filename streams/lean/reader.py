@@ -12,7 +12,7 @@ from schemas.base import MAX_FEATURES
 from schemas.telemetry import TelemetryEvent
 from streams.lean import events
 from streams.lean.events import Known, Limits, Out
-from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SERIES, Names
+from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Names
 from streams.wire import Block
 
 #: A value takes at least four bytes of JSON, an event sixty.
@@ -64,10 +64,11 @@ class Texts(Sequence[str | None]):
 
 
 class Reader:
-    """Reads the records of one batch after another."""
+    """Reads the records of one batch after another. Of segments it keeps those with one of the keys."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, segment_keys: Sequence[str] = ()) -> None:
+        self._limits = limits._replace(segment_keys=len(segment_keys))
+        self._segment_keys = frozenset(segment_keys)
         self._item = events.new_event()
         self._used: NDArray[np.int64] = np.zeros(5, np.int64)
         self._known: Known = _unknown(0)
@@ -124,11 +125,14 @@ class Reader:
         self._known = _unknown(16)
         for name in ("latency_ms", "confidence", "prediction"):
             self._field(name)
+        for key in sorted(self._segment_keys):
+            self._names.add(SEGMENTS, key)
+        self._fit()
 
     def _learn(self, event: TelemetryEvent, item: events.Event) -> int:
         """Fill `item` as the compiled reader would, adding names; the number of the series."""
         series = self._series_of(event)
-        item.whole[:] = event.ts, event.error is not None, NONE, len(event.features), len(event.metrics)
+        item.whole[:] = event.ts, event.error is not None, NONE, len(event.features), len(event.metrics), 0
         item.number[:] = (-1.0 if event.latency_ms is None else event.latency_ms,
                           -1.0 if event.confidence is None else event.confidence, 0.0)
         if isinstance(event.prediction, str):
@@ -144,8 +148,16 @@ class Reader:
             if field is None:
                 field = self._metrics[metric] = self._means(self._names.add(METRICS, metric), f"metric.{metric}")
             item.field[at], item.value[at] = field, number
+        for key in (key for key in event.segment if key in self._segment_keys):
+            self._segment(item, key, event.segment[key])
         self._fit()
         return series
+
+    def _segment(self, item: events.Event, key: str, value: str) -> None:
+        at = events.SEGMENTS_AT + int(item.whole[events.SEGMENT_COUNT])
+        name = self._names.add(self._names.add(SEGMENTS, key), value)
+        item.field[at], item.value[at] = self._means(name, f"segment.{key}={value}"), 1.0
+        item.whole[events.SEGMENT_COUNT] += 1
 
     def _feature(self, feature: str, value: Any) -> tuple[int, float]:
         if isinstance(value, str):

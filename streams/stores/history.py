@@ -16,6 +16,7 @@ from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.stores.postgres import moment
 from streams.stores.spans import Retention, Span, span
+from streams.windows.levels import LevelHead
 from streams.windows.record import WindowHead, WindowRecord
 
 #: So often, at the most, is it noted that a partition is still written to.
@@ -49,22 +50,39 @@ class Table:
                 f"ORDER BY {self.key} ON CONFLICT ({self.key}) {self.conflict}")
 
 
-WINDOWS = Table("metric_windows", "window_id, size_ms, start_at",
-                ("window_id", "start_at", "size_ms", "environment", "model", "version", "component", "partition",
-                 "count", "errors", "revision", "fields"),
-                "DO UPDATE SET count = excluded.count, errors = excluded.errors, revision = excluded.revision, "
-                "fields = excluded.fields WHERE (excluded.count, excluded.revision) >= "
-                "(metric_windows.count, metric_windows.revision)")
-#: How far each series is known, in the same transaction as its windows.
-_NOTE_SERIES = """
-INSERT INTO metric_series AS have (environment, model, version, component, partition, size_ms, first_at, end_at)
-SELECT environment, model, version, component, partition, size_ms, min(start_at),
-       max(start_at) + size_ms * interval '1 millisecond'
-FROM incoming_metric_windows GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
-ON CONFLICT (environment, model, version, component, partition, size_ms) DO UPDATE SET
-  first_at = least(have.first_at, excluded.first_at), end_at = greatest(have.end_at, excluded.end_at),
-  written_at = now()
-"""
+_NEWER = ("DO UPDATE SET count = excluded.count, errors = excluded.errors, revision = excluded.revision, "
+          "fields = excluded.fields WHERE (excluded.count, excluded.revision) >= ({0}.count, {0}.revision)")
+
+
+class Windows:
+    """The tables of one kind of windows: themselves, how far each series is known, and which partitions there are.
+
+    keys: the columns that name a series.
+    """
+
+    def __init__(self, name: str, series: str, spans: str, keys: tuple[str, ...]) -> None:
+        self.table = Table(name, "window_id, size_ms, start_at",
+                           ("window_id", "start_at", "size_ms", *keys, "partition", "count", "errors", "revision",
+                            "fields"), _NEWER.format(name))
+        self.series = series
+        self.spans = spans
+        self.keys = keys
+
+    @property
+    def note(self) -> str:
+        """How far each series is known, in the same transaction as its windows."""
+        keys = ", ".join((*self.keys, "partition", "size_ms"))
+        return f"""
+            INSERT INTO {self.series} AS have ({keys}, first_at, end_at)
+            SELECT {keys}, min(start_at), max(start_at) + size_ms * interval '1 millisecond'
+            FROM incoming_{self.table.name} GROUP BY {keys} ORDER BY {keys}
+            ON CONFLICT ({keys}) DO UPDATE SET first_at = least(have.first_at, excluded.first_at),
+              end_at = greatest(have.end_at, excluded.end_at), written_at = now()"""  # noqa: S608
+
+
+_SERIES = ("environment", "model", "version", "component")
+WINDOWS = Windows("metric_windows", "metric_series", "window_spans", _SERIES)
+LEVELS = Windows("level_windows", "level_series", "level_spans", ("level", *_SERIES, "segment"))
 ANOMALIES = Table("anomalies", "anomaly_id", ("anomaly_id", "at", "environment", "model", "version", "component",
                                               "score", "body"))
 DRIFT_EVENTS = Table("drift_events", "drift_id", ("drift_id", "at", "environment", "model", "kind", "state", "body"))
@@ -82,26 +100,33 @@ class History:
         self.pool = pool
         self.retention = retention
         self._clock = clock
-        self._spans: dict[Span, datetime] = {}
+        self._spans: dict[tuple[str, Span], datetime] = {}
 
     async def windows(self, found: Sequence[WindowHead | WindowRecord]) -> None:
-        """Upsert windows, each into the partition of its size and time."""
-        newest: dict[str, WindowHead | WindowRecord] = {}
+        """Upsert windows of series, each into the partition of its size and time."""
+        await self._windows(WINDOWS, found)
+
+    async def levels(self, found: Sequence[LevelHead]) -> None:
+        """Upsert windows of environments, segments and late labels, likewise."""
+        await self._windows(LEVELS, found)
+
+    async def _windows(self, tables: Windows, found: Sequence[WindowHead | WindowRecord | LevelHead]) -> None:
+        newest: dict[str, WindowHead | WindowRecord | LevelHead] = {}
         for window in found:
             have = newest.get(window.window_id)
             if have is None or (window.count, window.revision) >= (have.count, have.revision):
                 newest[window.window_id] = window
-        rows = [(w.window_id, moment(w.start_ms), w.size_ms, w.environment, w.model, w.version, w.component,
+        rows = [(w.window_id, moment(w.start_ms), w.size_ms, *(_text(getattr(w, key)) for key in tables.keys),
                  w.partition, w.count, w.errors, w.revision, jsonb(w.fields_json())) for w in newest.values()]
-        spans = {span(row[2], row[1]) for row in rows}
+        spans = {span(w.size_ms, moment(w.start_ms)) for w in newest.values()}
         async with self.pool.acquire() as connection:
-            await self._touch(connection, spans)
+            await self._touch(connection, tables, spans)
             try:
-                await _load(connection, WINDOWS, rows, _NOTE_SERIES)
+                await _load(connection, tables.table, rows, tables.note)
             except asyncpg.CheckViolationError:         # a partition that we knew was dropped since
                 self._spans.clear()
-                await self._touch(connection, spans)
-                await _load(connection, WINDOWS, rows, _NOTE_SERIES)
+                await self._touch(connection, tables, spans)
+                await _load(connection, tables.table, rows, tables.note)
 
     async def anomalies(self, found: Sequence[Anomaly]) -> None:
         await self._write(ANOMALIES, [
@@ -130,12 +155,8 @@ class History:
         now = self._clock()
         cutoff = now - self.retention.of_messages
         async with self.pool.acquire() as connection:
-            for row in await connection.fetch("SELECT size_ms, begin_at FROM window_spans"):
-                await self._drop_span(connection, Span(row["size_ms"], row["begin_at"]), now)
-            for row in await connection.fetch("SELECT DISTINCT size_ms FROM metric_series"):
-                oldest = now - self.retention.of(row["size_ms"])
-                await connection.execute("DELETE FROM metric_series WHERE size_ms = $1 AND end_at < $2 "
-                                         "AND written_at < $2", row["size_ms"], oldest)
+            for tables in (WINDOWS, LEVELS):
+                await self._drop_windows(connection, tables, now)
             for table in (ANOMALIES, DRIFT_EVENTS, REQUESTS):
                 await _delete(connection, table, f"SELECT {table.key} FROM {table.name} "  # noqa: S608
                                                  "WHERE at < $1 AND written_at < $1", cutoff)
@@ -144,41 +165,51 @@ class History:
                     SELECT incident_id FROM alerts GROUP BY incident_id
                     HAVING max(at) < $1 AND max(written_at) < $1 AND bool_or(state = 'resolved'))""", cutoff)
 
+    async def _drop_windows(self, connection: Any, tables: Windows, now: datetime) -> None:
+        for row in await connection.fetch(f"SELECT size_ms, begin_at FROM {tables.spans}"):  # noqa: S608
+            await self._drop_span(connection, tables, Span(row["size_ms"], row["begin_at"]), now)
+        for row in await connection.fetch(f"SELECT DISTINCT size_ms FROM {tables.series}"):  # noqa: S608
+            oldest = now - self.retention.of(row["size_ms"])
+            await connection.execute(f"DELETE FROM {tables.series} WHERE size_ms = $1 AND end_at < $2 "  # noqa: S608
+                                     "AND written_at < $2", row["size_ms"], oldest)
+
     async def _write(self, table: Table, rows: list[tuple[Any, ...]]) -> None:
         async with self.pool.acquire() as connection:
             await _load(connection, table, rows)
 
-    async def _touch(self, connection: Any, spans: Iterable[Span]) -> None:
+    async def _touch(self, connection: Any, tables: Windows, spans: Iterable[Span]) -> None:
         """Make these partitions, and note that they are written to.
 
         The note comes first: whoever drops a partition takes its note away before, and so waits for us or we for them.
         """
-        now = self._clock()
+        now, name = self._clock(), tables.table.name
         for found in sorted(spans):
-            if now - self._spans.get(found, _LONG_AGO) < TOUCH:
+            if now - self._spans.get((tables.spans, found), _LONG_AGO) < TOUCH:
                 continue
             await connection.execute(
-                "INSERT INTO window_spans VALUES ($1, $2, $3) ON CONFLICT (size_ms, begin_at) DO UPDATE "
-                "SET written_at = greatest(window_spans.written_at, excluded.written_at)", *found, now)
+                f"INSERT INTO {tables.spans} VALUES ($1, $2, $3) ON CONFLICT (size_ms, begin_at) "  # noqa: S608
+                f"DO UPDATE SET written_at = greatest({tables.spans}.written_at, excluded.written_at)", *found, now)
             with contextlib.suppress(asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):    # another worker's
                 await connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {found.table} PARTITION OF metric_windows FOR VALUES "
+                    f"CREATE TABLE IF NOT EXISTS {found.table(name)} PARTITION OF {name} FOR VALUES "
                     f"FROM ({found.size_ms}, '{found.begin_at.isoformat()}') "
                     f"TO ({found.size_ms}, '{found.end_at.isoformat()}')")
-            self._spans[found] = now
+            self._spans[tables.spans, found] = now
 
-    async def _drop_span(self, connection: Any, found: Span, now: datetime) -> None:
+    async def _drop_span(self, connection: Any, tables: Windows, found: Span, now: datetime) -> None:
         cutoff = now - self.retention.of(found.size_ms)
         if found.end_at > cutoff:
             return
         async with connection.transaction():
-            gone = await connection.fetchval("DELETE FROM window_spans WHERE size_ms = $1 AND begin_at = $2 "
-                                             "AND written_at < $3 RETURNING size_ms", *found, cutoff)
+            gone = await connection.fetchval(
+                f"DELETE FROM {tables.spans} WHERE size_ms = $1 AND begin_at = $2 "  # noqa: S608
+                "AND written_at < $3 RETURNING size_ms", *found, cutoff)
             if gone is not None:
-                await connection.execute(f"DROP TABLE IF EXISTS {found.table}")
-                await connection.execute("UPDATE metric_series SET first_at = greatest(first_at, least(end_at, $2)) "
-                                         "WHERE size_ms = $1 AND first_at < $2", found.size_ms, found.end_at)
-                self._spans.pop(found, None)
+                await connection.execute(f"DROP TABLE IF EXISTS {found.table(tables.table.name)}")
+                await connection.execute(
+                    f"UPDATE {tables.series} SET first_at = greatest(first_at, least(end_at, $2)) "  # noqa: S608
+                    "WHERE size_ms = $1 AND first_at < $2", found.size_ms, found.end_at)
+                self._spans.pop((tables.spans, found), None)
 
 
 async def _load(connection: Any, table: Table, rows: list[tuple[Any, ...]], then: str = "") -> None:
@@ -196,6 +227,11 @@ async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -
     statement = f"DELETE FROM {table.name} WHERE {table.key} IN ({which} LIMIT {CHUNK})"  # noqa: S608
     while await connection.execute(statement, cutoff) == f"DELETE {CHUNK}":
         pass
+
+
+def _text(name: str) -> str:
+    """PostgreSQL's text holds no U+0000 either; of our names only a segment could have one."""
+    return name.replace("\0", "\ufffd")
 
 
 def jsonb(text: str) -> str:

@@ -18,7 +18,7 @@ from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
 from streams.stores.spans import Retention
-from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, METRICS, RETRAINING_REQUESTS
+from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, LEVELS, METRICS, RETRAINING_REQUESTS
 from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
@@ -36,7 +36,7 @@ class HistorySink(Sink):
     name = "history"
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        super().__init__(settings, [METRICS, ANOMALIES, DRIFT_EVENTS, ALERTS, RETRAINING_REQUESTS])
+        super().__init__(settings, [METRICS, LEVELS, ANOMALIES, DRIFT_EVENTS, ALERTS, RETRAINING_REQUESTS])
         self._clock = clock
         self._pool: asyncpg.Pool | None = None
         self._history: History | None = None
@@ -45,8 +45,9 @@ class HistorySink(Sink):
     async def open(self) -> Mapping[str, Write]:
         self._pool = await connect(self.settings)
         self._history = history = History(self._pool, retention(self.settings), self._clock)
-        return {METRICS.name: history.windows, ANOMALIES.name: history.anomalies, DRIFT_EVENTS.name: history.drift,
-                ALERTS.name: history.alerts, RETRAINING_REQUESTS.name: history.requests}
+        return {METRICS.name: history.windows, LEVELS.name: history.levels, ANOMALIES.name: history.anomalies,
+                DRIFT_EVENTS.name: history.drift, ALERTS.name: history.alerts,
+                RETRAINING_REQUESTS.name: history.requests}
 
     async def tend(self) -> None:
         if self._history is not None and self._clock() >= self._drop_next:

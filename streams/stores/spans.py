@@ -1,4 +1,4 @@
-"""Which partition of `metric_windows` a window belongs to, and how long windows of each size are kept.
+"""Which partition of `metric_windows`, or `level_windows`, a window belongs to, and how long it is kept.
 
 A partition holds the windows of one size that begin in one span: a day of UTC, or 32 days (from 1970 on) where windows
 last an hour or more. So a partition has at most 86,400 windows of a series, and goes as a whole.
@@ -29,9 +29,9 @@ class Span(NamedTuple):
     def end_at(self) -> datetime:
         return self.begin_at + length(self.size_ms)
 
-    @property
-    def table(self) -> str:
-        return f"metric_windows_{self.size_ms}_{self.begin_at:%Y%m%d}"
+    def table(self, of: str) -> str:
+        """Its name, as a partition of that table."""
+        return f"{of}_{self.size_ms}_{self.begin_at:%Y%m%d}"
 
 
 def length(size_ms: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""Grouping by integer keys with a hash table: one pass where sorting would take log n."""
+"""Grouping by integer keys with a table, or a hash table where they are far apart: no sorting, which takes log n."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from streams.compiled import compiled
 
 IntArray = NDArray[np.int64]
 
+#: A table of so many places is always worth it.
+_SMALL = 1_024
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
 
 
@@ -18,6 +20,32 @@ def distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
 
     Negative keys are left out: their id is -1.
     """
+    top = np.int64(-1)
+    for at in range(len(keys)):
+        top = max(top, keys[at])
+    return _near(keys, top) if top < 2 * len(keys) + _SMALL else _far(keys)
+
+
+@compiled
+def _near(keys: IntArray, top: int) -> tuple[IntArray, IntArray]:
+    """The same for keys up to `top`, which is small: each has its own place."""
+    table, ids = np.full(top + 1, -1, np.int64), np.empty(len(keys), np.int64)
+    found, size = np.empty(min(top + 1, len(keys)), np.int64), 0
+    for at in range(len(keys)):
+        key = keys[at]
+        if key < 0:
+            ids[at] = -1
+            continue
+        if table[key] < 0:
+            table[key], found[size] = size, key
+            size += 1
+        ids[at] = table[key]
+    return ids, found[:size].copy()
+
+
+@compiled
+def _far(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """The same for any keys."""
     bits = 10
     table = np.full(1 << bits, -1, np.int64)
     ids = np.empty(len(keys), np.int64)

@@ -53,7 +53,7 @@ def buckets(sketch: Sequence[tuple[int, int]]) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(sketch))
 
 
-class _Window(msgspec.Struct, frozen=True, kw_only=True):
+class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A window but for its fields."""
 
     schema_version: int = 1
@@ -71,7 +71,7 @@ class _Window(msgspec.Struct, frozen=True, kw_only=True):
     closed_ms: _Timestamp
 
 
-class WindowRecord(_Window, frozen=True, kw_only=True):
+class WindowRecord(Window, frozen=True, kw_only=True):
     """See `schemas.windows.MetricWindow`."""
 
     fields: dict[str, SummaryRecord] = {}
@@ -81,7 +81,7 @@ class WindowRecord(_Window, frozen=True, kw_only=True):
         return _encoder.encode(self.fields).decode()
 
 
-class WindowHead(_Window, frozen=True, kw_only=True):
+class WindowHead(Window, frozen=True, kw_only=True):
     """A window whose summaries stay as they came, for those who only pass them on: most of it is sketches."""
 
     fields: dict[str, msgspec.Raw] = {}
@@ -109,7 +109,7 @@ def read_window(value: bytes) -> WindowRecord:
         return _decoder.decode(MetricWindow.model_validate_json(value).model_dump_json())
 
 
-def write_window(window: WindowRecord) -> bytes:
+def write_window(window: Window) -> bytes:
     """Its JSON."""
     return _encoder.encode(window)
 

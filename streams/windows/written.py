@@ -35,7 +35,7 @@ _TEXTS = (b'{"count":', b',"schema_version":1,"missing":', b',"sum":', b',"min":
 _TEXT = np.frombuffer(b"".join(_TEXTS), np.uint8)
 _AT = np.cumsum([0, *map(len, _TEXTS)])
 _encode = msgspec.json.Encoder().encode
-_digest = lru_cache(maxsize=65_536)(series_digest)
+digest = lru_cache(maxsize=65_536)(series_digest)
 
 
 class WrittenWindow(NamedTuple):
@@ -65,7 +65,7 @@ def window(key: PaneKey, closed: Pane, partition: int, closed_ms: int, with_fiel
 
 
 def _of(series: SeriesKey) -> str:
-    return _digest(*series)
+    return digest(*series)
 
 
 def fields_json(pane: Pane) -> bytes | None:

@@ -1,4 +1,5 @@
-"""Windows: what aggregation costs with 1, 3 and 6 granularities, what a series holds, and how long questions take.
+"""Windows: what aggregation costs with 1, 3 and 6 granularities, and with environments and a segment beside the series;
+what a series holds, and how long questions take.
 
 Aggregation alone: the reference load, decoded before, 10,000 events a second of event time, then every window closed;
 the engine in this process, windows written as JSON. The runs take turns, and the best of each is shown.
@@ -14,6 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from agents.aggregation.beside import of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from streams.batch import Decoder, Limits, TelemetryBatch
 from streams.records import RecordBatch
+from streams.settings import Settings
+from streams.state.checkpoint import Partition
 from streams.state.keyed import KeyedStates
 from streams.windows.written import WrittenWindow, written
 from streams.wire import WireRecord
@@ -46,18 +51,50 @@ DAY_MS = 86_400_000
 def main(quick: bool) -> dict[str, Any]:
     """Run, print a table, return the figures."""
     rates = _aggregation(quick)
+    alone = {many: rate for many, rate in rates.items() if many.isdecimal()}
     held = {str(many): _held(sizes, SERIES[quick]) for many, sizes in GRANULARITIES.items()}
     with tempfile.TemporaryDirectory() as folder, stored(Path(folder), STORED[quick]) as found:
         times = {name: _asked(found, query, QUESTIONS[quick]) for name, query in _QUESTIONS.items()}
         about = {"stored_windows": found.windows, "stored_bytes": found.size_bytes,
                  "written_windows_per_s": round(found.written_per_s), "series": len(found.series)}
-    figures = {"events_per_s": rates, "bytes_per_series": held["6"], "bytes_per_series_by": held,
-               "query_p95_ms": times["24 h chart"]["p95_ms"], "queries": times, **about}
+    figures = {"events_per_s": alone, "events_per_s_beside": rates, "bytes_per_series": held["6"],
+               "bytes_per_series_by": held, "query_p95_ms": times["24 h chart"]["p95_ms"], "queries": times, **about}
     _print(figures)
     return {"bench": "windows", "quick": quick, "machine": machine(), "events": EVENTS[quick]} | figures
 
 
 # -- aggregation -------------------------------------------------------------------------------------------------------
+
+def _beside(batches: list[TelemetryBatch], settings: Settings) -> float:
+    """Seconds of the processor for windows beside those of three granularities."""
+    levels = of_telemetry(settings)
+    codecs: Any = dict(state for one in levels for state in one.states())
+    partition = Partition(0, 1, _Nothing(), codecs, _Nothing())     # type: ignore[arg-type]
+    began = time.process_time()
+    for batch in batches:
+        for one in levels:
+            one.run(batch, partition, "telemetry", 1)
+    return time.process_time() - began
+
+
+class _Nothing:
+    """No rows, and nowhere to send any."""
+
+    def view(self, number: int, agent: str) -> dict[str, bytes]:
+        return {}
+
+
+def _in_segments(batches: list[TelemetryBatch]) -> list[TelemetryBatch]:
+    """The same, each event of one of ten countries."""
+    found = []
+    for batch in batches:
+        rows, names = len(batch), [f"segment.country={at}" for at in range(10)]
+        value = np.insert(batch.value, batch.start[1:], 1.0)
+        field = np.insert(batch.field, batch.start[1:], len(batch.fields) + np.arange(rows, dtype=np.int32) % 10)
+        found.append(replace(batch, start=batch.start + np.arange(rows + 1), field=field, value=value,
+                             fields=[*batch.fields, *names]))
+    return found
+
 
 def _batches(count: int, models: int) -> list[TelemetryBatch]:
     """The load as decoded batches, its time stretched."""
@@ -90,7 +127,9 @@ def _engine(sizes: tuple[int, ...]) -> tuple[AggregationEngine[WrittenWindow], K
 def _aggregation(quick: bool) -> dict[str, int]:
     batches = _batches(EVENTS[quick], 50)
     batches.append(_last(batches[-1]))
+    of_countries = _in_segments(batches)
     best: dict[str, float] = {}
+    three = 0.0
     for _ in range(TURNS[quick]):
         for many, sizes in GRANULARITIES.items():
             engine, states = _engine(sizes)
@@ -99,6 +138,13 @@ def _aggregation(quick: bool) -> dict[str, int]:
             taken = time.process_time() - began
             assert closed > 0
             best[str(many)] = max(best.get(str(many), 0.0), EVENTS[quick] / taken)
+            if many == 3:
+                three = taken
+        for name, load, settings in (("3 and environments", batches, Settings(segment_keys=())),
+                                     ("3 and a segment", of_countries, Settings(segment_keys=("country",),
+                                                                                environment_windows=False))):
+            taken = three + _beside(load, settings)
+            best[name] = max(best.get(name, 0.0), EVENTS[quick] / taken)
     return {many: round(rate) for many, rate in best.items()}
 
 
@@ -160,8 +206,9 @@ def _print(figures: dict[str, Any]) -> None:
     table = Table(title=f"Windows; {machine()}")
     for column in ("granularities", "events/s, aggregation alone", "kB a series"):
         table.add_column(column, justify="right")
-    for many, rate in figures["events_per_s"].items():
-        table.add_row(many, f"{rate:,}", f"{figures['bytes_per_series_by'][many] / 1e3:,.1f}")
+    for many, rate in figures["events_per_s_beside"].items():
+        held = figures["bytes_per_series_by"].get(many)
+        table.add_row(many, f"{rate:,}", "" if held is None else f"{held / 1e3:,.1f}")
     Console().print(table)
     table = Table(title=f"Questions at {figures['stored_windows']:,} stored windows "
                         f"({figures['stored_bytes'] / 1e9:,.1f} GB)")

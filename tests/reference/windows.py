@@ -123,7 +123,8 @@ class Windows:
         """Take in the event of that number; the finest windows that it closes."""
         start = found["ts"] // self.finest * self.finest
         key = series_of(found), self.finest, start
-        if start + self.finest + self.options.grace_ms <= self._newest - self.options.delay_ms:
+        judged = self.options.judged_ms or self.finest
+        if found["ts"] // judged * judged + judged + self.options.grace_ms <= self._newest - self.options.delay_ms:
             self.late.add(number)
         else:
             if key not in self.panes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dashboards.api.asking.join import Part
+from dashboards.api.asking.quality import by_class, quality
 from dashboards.api.asking.question import Question, label
 from dashboards.api.asking.summary import Summary, merged, merged_sketch, quantiles
 
@@ -15,19 +16,51 @@ Row = dict[str, Any]
 Groups = dict[tuple[int, tuple[str, ...]], list[Part]]
 
 
-def points(parts: Iterable[Part], question: Question, known_to_ms: int) -> list[Row]:
-    """A point for each step and group, in this order.
+def points(parts: Iterable[Part], question: Question, known_to_ms: int, end_ms: int) -> list[Row]:
+    """A point for each step and group, in this order; or for each session.
 
     `open`: its step reaches beyond what is known, so that more may come. With one field, its figures are under `value`
-    (null where no window has it); with several or all, under `fields`.
+    (null where no window has it); with several or all, under `fields`. Of late labels: `quality`, and `classes`.
     """
+    if question.session_gap_ms:
+        return sessions(parts, question, known_to_ms)
+    step = question.step_ms
     groups: Groups = defaultdict(list)
     for part in parts:
-        group = tuple(getattr(part.line, key) for key in question.group_by)
-        groups[part.start_ms - part.start_ms % question.step_ms, group].append(part)
-    return [point(start, group, found, question, max(1, min(question.step_ms, known_to_ms - start)))
-            | {"open": start + question.step_ms > known_to_ms}
+        first = part.start_ms - part.start_ms % step
+        for start in range(first, first + max(question.sliding_ms, step), step):
+            if question.from_ms <= start < end_ms:
+                groups[start, _group(part, question)].append(part)
+    return [point(start, group, found, question, max(1, min(max(question.sliding_ms, step), known_to_ms - start
+                                                            + max(0, question.sliding_ms - step))))
+            | {"open": start + step > known_to_ms}
             for (start, group), found in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def sessions(parts: Iterable[Part], question: Question, known_to_ms: int) -> list[Row]:
+    """A point for each time with events of a group, by when it begins; as exact as the windows that are read.
+
+    Two sessions have at least `session_gap_ms` between them. `open`: more may come.
+    """
+    of_group: dict[tuple[str, ...], list[list[Part]]] = defaultdict(list)
+    ends: dict[tuple[str, ...], int] = {}
+    for part in sorted(parts, key=lambda part: part.start_ms):
+        group, end_ms = _group(part, question), part.start_ms + part.size_ms
+        if group not in ends or part.start_ms - ends[group] >= question.session_gap_ms:
+            of_group[group].append([])
+        of_group[group][-1].append(part)
+        ends[group] = max(end_ms, ends.get(group, end_ms))
+    found = []
+    for group, runs in of_group.items():
+        for run in runs:
+            start_ms, end_ms = run[0].start_ms, max(part.start_ms + part.size_ms for part in run)
+            found.append(point(start_ms, group, run, question, end_ms - start_ms)
+                         | {"end_ms": end_ms, "open": end_ms + question.session_gap_ms > known_to_ms})
+    return sorted(found, key=lambda row: (row["start_ms"], *(row[key] for key in question.group_by)))
+
+
+def _group(part: Part, question: Question) -> tuple[str, ...]:
+    return tuple(getattr(part.line, key) for key in question.group_by)
 
 
 def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question: Question,
@@ -41,6 +74,9 @@ def point(start_ms: int, group: tuple[str, ...], parts: Sequence[Part], question
     if question.no_fields:
         return found
     of_fields = summaries(parts)
+    if question.level == "labels":
+        return found | {"quality": quality(of_fields), "classes": by_class(
+            {name: merged(several) for name, several in of_fields.items()})}
     if len(question.fields) == 1:
         (field,) = question.fields
         return found | {"value": figures(of_fields[field], question) if field in of_fields else None}

@@ -43,17 +43,29 @@ async def ask(history: HistoryReader, hot: Hot, sizes_ms: Sequence[int], questio
         asyncpg errors, OSError: PostgreSQL is away. Without Redis it is answered from the history alone.
     """
     down = [size for size in reversed(sizes_ms) if size <= question.size_ms]
-    known = await stored.known(history, question, down)
-    tails = known.tails(question, down[1:])
+    read = question.reading
+    known = await stored.known(history, read, down)
+    tails = known.tails(read, down[1:])
     (found, more), tail, recent = await asyncio.gather(
-        stored.windows(history, question, stored.rows_for(question, known.lines, limit)),
-        stored.tail_windows(history, question, tails), _recent(hot, known, question, down))
+        stored.windows(history, read, _rows_for(read, known, limit)),
+        stored.tail_windows(history, read, tails), _recent(hot, known, read, down))
     both = joined([*found, *tail], recent, known.ends_ms, down, RECENT)
     end_ms = found[-1].start_ms - found[-1].start_ms % question.step_ms if more else question.to_ms
-    parts = [part for part in both.parts if question.from_ms <= part.start_ms < end_ms]
-    points = answer.points(parts, question, both.known_to_ms)
+    parts = [part for part in both.parts if read.from_ms <= part.start_ms < end_ms]
+    if more and (question.session_gap_ms or end_ms <= question.from_ms):
+        raise QuestionError("too_much", f"more than {stored.MOST_ROWS} windows: ask for a shorter span, or a coarser "
+                                        "granularity")
+    points = answer.points(parts, question, both.known_to_ms, end_ms)
+    parts = [part for part in parts if part.start_ms >= question.from_ms]
     kept, following = _whole_starts(points, limit)
     return Asked(kept, parts, following if following is not None else end_ms if more else None)
+
+
+def _rows_for(read: Question, known: stored.Known, limit: int) -> int:
+    """Windows to read for so many points; sessions and what slides need not only those of the first points."""
+    if read.session_gap_ms:
+        return stored.MOST_ROWS
+    return stored.rows_for(read, known.lines, limit + read.sliding_ms // read.step_ms)
 
 
 async def settled(history: HistoryReader, sizes_ms: Sequence[int], question: Question) -> Question:
@@ -74,7 +86,8 @@ async def everything(history: HistoryReader, hot: Hot, sizes_ms: Sequence[int], 
     Raises:
         QuestionError: there are more than one question may read.
     """
-    asked = await ask(history, hot, sizes_ms, question, stored.MOST_ROWS)
+    plain = replace(question, sliding_ms=0, session_gap_ms=0)
+    asked = await ask(history, hot, sizes_ms, plain, stored.MOST_ROWS)
     if asked.next_from_ms is not None:
         raise QuestionError("too_much", f"more than {stored.MOST_ROWS} windows: ask for a shorter span, or a "
                                    "coarser granularity")
@@ -83,6 +96,8 @@ async def everything(history: HistoryReader, hot: Hot, sizes_ms: Sequence[int], 
 
 async def _recent(hot: Hot, known: stored.Known, question: Question, sizes_ms: Sequence[int]) -> list[Part]:
     """What the rings have of the lines that the history does not know up to the end of the span."""
+    if question.level:      # the rings are the series'
+        return []
     heads: dict[Line, int] = {}
     for (line, _), end_ms in known.ends_ms.items():
         heads[line] = max(end_ms, heads.get(line, end_ms))

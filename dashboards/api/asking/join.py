@@ -31,6 +31,7 @@ class Line(NamedTuple):
     version: str
     component: str
     partition: int
+    segment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
-Key = Literal["environment", "model", "version", "component"]
-KEYS: tuple[Key, ...] = get_args(Key)
+Key = Literal["environment", "model", "version", "component", "segment"]
+GROUPS: tuple[Key, ...] = get_args(Key)
+KEYS = GROUPS[:4]
+#: Which part of the hierarchy a point is of, and whose windows tell it; see `read_as`.
+Level = Literal["component", "version", "model", "environment", "fleet", "segment", "labels"]
+#: Fields that windows of environments have.
+COMMON = frozenset({"latency_ms", "confidence"})
 Statistic = Literal["count", "missing", "sum", "mean", "std", "min", "max"]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 #: Of these people ask unless they say otherwise; `sum` only if they do.
@@ -18,6 +23,8 @@ USUAL_QUANTILES = (0.5, 0.95, 0.99)
 #: In place of an environment or a model: all of them.
 ANY = "*"
 MOST_FIELDS, MOST_QUANTILES = 64, 16
+#: Steps that a sliding point may tell of.
+MOST_SLIDING = 1_000
 _QUANTILE = re.compile(r"0?\.[0-9]{1,6}|0|1|1\.0{1,6}")
 
 
@@ -50,6 +57,19 @@ class Question:
     quantiles: tuple[float, ...] = USUAL_QUANTILES
     #: Whoever asks has said which granularity or step.
     fixed: bool = False
+    #: Whose windows are read: of the series if empty, else as `schemas.windows.Level`.
+    level: str = ""
+    #: KEY, or KEY=VALUE, of windows of segments.
+    segment: str = ""
+    #: Each point tells of so much time up to its step's end, a multiple of `step_ms`; 0: of its step.
+    sliding_ms: int = 0
+    #: Points are sessions: times with events, without any for so long between them; 0: they are steps.
+    session_gap_ms: int = 0
+
+    @property
+    def reading(self) -> Question:
+        """The question with the span of the windows that it needs."""
+        return replace(self, from_ms=max(0, self.from_ms - max(0, self.sliding_ms - self.step_ms)))
 
     @property
     def filters(self) -> dict[Key, str]:
@@ -57,6 +77,37 @@ class Question:
         asked: dict[Key, str] = {"environment": self.environment, "model": self.model, "version": self.version,
                                  "component": self.component}
         return {key: value for key, value in asked.items() if value not in ("", ANY)}
+
+
+def grouped(level: Level | None, environment: str, model: str) -> tuple[Key, ...]:
+    """The keys that points of a level are told apart by, unless somebody says otherwise."""
+    of_level: dict[Level, tuple[Key, ...]] = {"component": KEYS, "version": KEYS[:3], "model": KEYS[:2],
+                                              "environment": KEYS[:1], "fleet": (), "segment": (*KEYS[:2], "segment")}
+    usual = KEYS[:2] if ANY in (environment, model) else KEYS[2:]
+    return usual if level is None else of_level.get(level, usual)
+
+
+def read_as(question: Question, level: Level | None, common: bool) -> Question:
+    """The question with the windows that answer it: those of a series add up to every level above it.
+
+    Environments and the fleet have windows of their own (`common`), with less to add up; they hold what all models have
+    in common. Where more is asked, the series' windows tell.
+
+    Raises:
+        QuestionError: it asks for segments at a level that has none, or for a level of segments without a key.
+    """
+    if level == "segment" and not question.segment:
+        raise QuestionError("bad_segment", "level=segment takes `segment`: a key, or KEY=VALUE")
+    if level != "segment" and (question.segment or "segment" in question.group_by):
+        raise QuestionError("bad_segment", "`segment`, and to group by it, belong to level=segment")
+    if level == "labels":
+        return replace(question, level="labels", fields=(), no_fields=False)
+    if level == "segment":
+        return replace(question, level="segment")
+    above = level in ("environment", "fleet") and common and set(question.group_by) <= {"environment"}
+    if above and set(question.fields) <= COMMON and not set(question.filters) - {"environment"}:
+        return replace(question, level="environment")
+    return question
 
 
 def granularity(sizes_ms: Sequence[int], span_ms: int, points: int, size_ms: int | None = None,
@@ -81,6 +132,23 @@ def granularity(sizes_ms: Sequence[int], span_ms: int, points: int, size_ms: int
         fitting = [size for size in sizes_ms if span_ms >= points * size]
         size_ms = fitting[-1] if fitting else sizes_ms[0]
     return size_ms, size_ms
+
+
+def viewed(question: Question, sliding_ms: int | None, session_gap_ms: int | None) -> Question:
+    """The question with points that overlap, or are sessions.
+
+    Raises:
+        QuestionError: it asks for both, or for what the windows cannot tell.
+    """
+    if sliding_ms is not None and session_gap_ms is not None:
+        raise QuestionError("bad_view", "points are sliding or sessions, not both")
+    if sliding_ms is not None and not (sliding_ms % question.step_ms == 0
+                                       and 0 < sliding_ms <= MOST_SLIDING * question.step_ms):
+        raise QuestionError("bad_view", f"sliding_ms is a multiple of the step ({question.step_ms} ms), up to "
+                                        f"{MOST_SLIDING} times it")
+    if session_gap_ms is not None and session_gap_ms < question.size_ms:
+        raise QuestionError("bad_view", f"session_gap_ms is at least the granularity: {question.size_ms} ms")
+    return replace(question, sliding_ms=sliding_ms or 0, session_gap_ms=session_gap_ms or 0)
 
 
 def aligned(from_ms: int, to_ms: int, step_ms: int) -> tuple[int, int]:

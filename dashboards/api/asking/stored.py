@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,11 +23,27 @@ from streams.stores.postgres import epoch_ms, moment
 #: Rows that one question may read.
 MOST_ROWS = 100_000
 _ROW = "w.environment, w.model, w.version, w.component, w.partition, w.size_ms, w.start_at, w.count, w.errors, " \
-       "w.revision"
+       "w.revision, "
 #: What is known of a series that the history does not have.
 UNKNOWN: dict[str, Any] = {"first_ms": None, "end_ms": None, "granularities_ms": []}
 _decode_one = msgspec.json.Decoder(Summary).decode
 _decode = msgspec.json.Decoder(dict[str, Summary | None]).decode
+
+
+class Tables(NamedTuple):
+    """Where windows of a level are, and how their segment is read."""
+
+    windows: str
+    series: str
+    segment: str
+
+
+_SERIES = Tables("metric_windows", "metric_series", "'' AS segment")
+_LEVELS = Tables("level_windows", "level_series", "w.segment")
+
+
+def _tables(question: Question) -> Tables:
+    return _LEVELS if question.level else _SERIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +72,19 @@ class Known:
 async def known(history: HistoryReader, question: Question, sizes_ms: Sequence[int]) -> Known:
     """The lines that a question is about; of those that may have windows in its span."""
     conditions, given = _filters(question, [list(sizes_ms), moment(question.from_ms), moment(question.to_ms)])
+    tables = _tables(question)
     rows = await history.fetch(
-        "SELECT environment, model, version, component, partition, size_ms, end_at FROM metric_series w "  # noqa: S608
-        f"WHERE size_ms = ANY($1::integer[]) AND end_at > $2 AND first_at < $3{conditions}", *given)
-    return Known({(Line(*tuple(row)[:5]), row["size_ms"]): epoch_ms(row["end_at"]) for row in rows})
+        f"SELECT environment, model, version, component, partition, {tables.segment}, size_ms, end_at "  # noqa: S608
+        f"FROM {tables.series} w WHERE size_ms = ANY($1::integer[]) AND end_at > $2 AND first_at < $3{conditions}",
+        *given)
+    return Known({(Line(*tuple(row)[:6]), row["size_ms"]): epoch_ms(row["end_at"]) for row in rows})
 
 
 async def sizes_ms(history: HistoryReader, question: Question) -> set[int]:
     """The sizes that have windows in the span of a question."""
     conditions, given = _filters(question, [moment(question.from_ms), moment(question.to_ms)])
-    rows = await history.fetch(f"SELECT DISTINCT size_ms FROM metric_series w WHERE end_at > $1 "  # noqa: S608
-                               f"AND first_at < $2{conditions}", *given)
+    rows = await history.fetch(f"SELECT DISTINCT size_ms FROM {_tables(question).series} w "  # noqa: S608
+                               f"WHERE end_at > $1 AND first_at < $2{conditions}", *given)
     return {row["size_ms"] for row in rows}
 
 
@@ -91,8 +109,9 @@ async def windows(history: HistoryReader, question: Question, most: int) -> tupl
     conditions, given = _filters(question, [question.size_ms, moment(question.from_ms), moment(question.to_ms)])
     fields, given = _fields(question, given)
     given.append(most + 1)
+    tables = _tables(question)
     rows = await history.fetch(
-        f"SELECT {_ROW}, {fields} AS fields FROM metric_windows w "  # noqa: S608
+        f"SELECT {_ROW}{tables.segment}, {fields} AS fields FROM {tables.windows} w "  # noqa: S608
         f"WHERE w.size_ms = $1 AND w.start_at >= $2 AND w.start_at < $3{conditions} "
         f"ORDER BY w.start_at LIMIT ${len(given)}", *given)
     return [_part(row, question) for row in rows[:most]], len(rows) > most
@@ -111,13 +130,17 @@ async def tail_windows(history: HistoryReader, question: Question, tails: Sequen
     given: list[Any] = [*map(list, keys), [size for _, size, _ in tails], [moment(at) for _, _, at in tails],
                         moment(question.to_ms)]
     fields, given = _fields(question, given)
+    tables, of_level = _tables(question), ""
+    if question.level:
+        given.append(question.level)
+        of_level = f"w.level = ${len(given)} AND w.segment = t.segment AND "
     rows = await history.fetch(
         f"SELECT w.* FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], "  # noqa: S608
-        "$6::integer[], $7::timestamptz[]) "
-        "AS t (environment, model, version, component, partition, size_ms, from_at) CROSS JOIN LATERAL ("
-        f"SELECT {_ROW}, {fields} AS fields FROM metric_windows w "
-        "WHERE w.environment = t.environment AND w.model = t.model AND w.size_ms = t.size_ms "
-        "AND w.start_at >= t.from_at AND w.start_at < $8 AND w.version = t.version AND w.component = t.component "
+        "$6::text[], $7::integer[], $8::timestamptz[]) "
+        "AS t (environment, model, version, component, partition, segment, size_ms, from_at) CROSS JOIN LATERAL ("
+        f"SELECT {_ROW}{tables.segment}, {fields} AS fields FROM {tables.windows} w "
+        f"WHERE {of_level}w.environment = t.environment AND w.model = t.model AND w.size_ms = t.size_ms "
+        "AND w.start_at >= t.from_at AND w.start_at < $9 AND w.version = t.version AND w.component = t.component "
         f"AND w.partition = t.partition ORDER BY w.start_at LIMIT {MOST_ROWS + 1}) w LIMIT {MOST_ROWS + 1}", *given)
     if len(rows) > MOST_ROWS:
         raise QuestionError("too_much", f"more than {MOST_ROWS} windows: ask for a shorter span, or fewer series")
@@ -125,8 +148,18 @@ async def tail_windows(history: HistoryReader, question: Question, tails: Sequen
 
 
 def _filters(question: Question, given: list[Any]) -> tuple[str, list[Any]]:
-    conditions = "".join(f" AND w.{key} = ${len(given) + 1 + at}" for at, key in enumerate(question.filters))
-    return conditions, given + list(question.filters.values())
+    conditions, given = "", list(given)
+    if question.level:
+        given.append(question.level)
+        conditions += f" AND w.level = ${len(given)}"
+    for key, value in question.filters.items():
+        given.append(value)
+        conditions += f" AND w.{key} = ${len(given)}"
+    if question.segment:
+        whole = "=" in question.segment
+        given.append(question.segment if whole else f"{question.segment}=")
+        conditions += f" AND w.segment = ${len(given)}" if whole else f" AND starts_with(w.segment, ${len(given)})"
+    return conditions, given
 
 
 def _fields(question: Question, given: list[Any]) -> tuple[str, list[Any]]:
@@ -153,7 +186,8 @@ def _summaries(text: str | None, question: Question) -> dict[str, Summary]:
 
 
 def _part(row: Any, question: Question) -> Part:
-    return Part(Line(row["environment"], row["model"], row["version"], row["component"], row["partition"]),
+    return Part(Line(row["environment"], row["model"], row["version"], row["component"], row["partition"],
+                     row["segment"]),
                 row["size_ms"], epoch_ms(row["start_at"]), row["count"], row["errors"], row["revision"],
                 _summaries(row["fields"], question))
 

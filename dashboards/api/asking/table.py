@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+_NESTED = frozenset({"value", "fields", "quality", "classes"})
 CSV_TYPE = "text/csv; charset=utf-8"
 #: https://www.iana.org/assignments/media-types/application/vnd.apache.arrow.stream
 ARROW_TYPE = "application/vnd.apache.arrow.stream"
@@ -15,14 +16,15 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def flat(points: Iterable[Row], field: str, **more: str) -> list[Row]:
-    """Points without anything nested: `value` (of `field`) and `fields` become columns."""
+    """Points without anything nested: `value` (of `field`), `fields` and `quality` become columns, `classes` go."""
     return [more | _flat(point, field) for point in points]
 
 
 def _flat(point: Row, field: str) -> Row:
-    row = {name: value for name, value in point.items() if name not in ("value", "fields")}
+    row = {name: value for name, value in point.items() if name not in _NESTED}
     nested = point.get("fields") or {field: point.get("value") or {}}
-    return row | {f"{name}.{figure}": value for name, found in nested.items() for figure, value in found.items()}
+    return row | point.get("quality", {}) | {
+        f"{name}.{figure}": value for name, found in nested.items() for figure, value in found.items()}
 
 
 def columns(rows: Sequence[Row]) -> list[str]:

@@ -149,8 +149,8 @@ RAW = st.sampled_from([b"1e400", b"-0", b"1.0", b"1700000000000.0", b"1E3", b"12
                        b'"1700000000000"', b"{}", b"[]", b'{"a":1,"a":"b"}', b'{"":1}'])
 
 
-def agree(value: bytes) -> None:
-    decoder = Decoder(Limits(max_ahead_ms=0))
+def agree(value: bytes, segment_keys: tuple[str, ...] = ("country", "plän")) -> None:
+    decoder = Decoder(Limits(max_ahead_ms=0), segment_keys)
     decoder(RecordBatch("telemetry", 0, [record(json.dumps(GOOD).encode())]))   # the fast path knows the names
     batch = decoder(RecordBatch("telemetry", 0, [record(value)]))
     try:
@@ -170,6 +170,7 @@ def agree(value: bytes) -> None:
     mixed = {"prediction": expected.prediction} if expected.prediction is not None else {}
     mixed |= {f"feature.{k}": math.nan if v is None else v for k, v in expected.features.items()}
     want = {k: float(v) for k, v in numbers.items() if v is not None}
+    want |= {f"segment.{k}={v}": 1.0 for k, v in expected.segment.items() if k in segment_keys}
     for name, held in mixed.items():
         want |= {f"{name}={held}": 1.0} if isinstance(held, str) else {name: float(held)}
     assert got.keys() == want.keys()
@@ -241,6 +242,31 @@ def test_a_flood_of_names_is_forgotten_and_read_on(monkeypatch: pytest.MonkeyPat
                                                                                 max_size=4))
 def test_features_and_metrics_are_judged_as_the_contract_judges_them(features: Any, metrics: Any) -> None:
     agree(json.dumps(GOOD | {"features": features, "metrics": metrics, "segment": {}}).encode())
+
+
+SEGMENT_TEXT = st.sampled_from(["country", "plän", "plan", "PT", "Österreich", "", "a=b", "\x1f", "x" * 129])
+
+
+@settings(max_examples=500)
+@given(st.lists(st.tuples(SEGMENT_TEXT, SEGMENT_TEXT | st.none() | st.integers()), max_size=9), st.booleans(),
+       st.sampled_from([(), ("country",), ("country", "plän"), ("a=b", "PT")]))
+def test_segments_are_judged_and_kept_as_the_contract_reads_them(pairs: Any, ascii_only: bool, keys: Any) -> None:
+    inside = ", ".join(f"{json.dumps(key, ensure_ascii=ascii_only)}: {json.dumps(value, ensure_ascii=ascii_only)}"
+                       for key, value in pairs)
+    marker = json.dumps(GOOD | {"segment": "@@"})
+    for _ in range(2):      # with keys that come twice, and the second time by known names
+        agree(marker.replace('"@@"', "{" + inside + "}").encode(), keys)
+
+
+def test_segments_are_read_by_known_names_as_by_the_contract() -> None:
+    decoder = Decoder(Limits(), ("country", "plan"))
+    for round_ in range(3):
+        segments = [{"country": "PT", "plan": "pro"}, {"plan": "basic", "more": "x"}, {}, {"plan": "", "country": "PT"}]
+        values = [json.dumps(GOOD | {"segment": segment}).encode() for segment in segments]
+        batch = decoder(RecordBatch("t", 0, [record(value, at) for at, value in enumerate(values)]))
+        assert [sorted(name for name in values_of(batch, row) if name.startswith("segment.")) for row in range(4)] == [
+            ["segment.country=PT", "segment.plan=pro"], ["segment.plan=basic"], [],
+            ["segment.country=PT", "segment.plan="]], round_
 
 
 @given(st.binary(max_size=200))

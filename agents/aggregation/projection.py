@@ -1,0 +1,152 @@
+"""A batch seen otherwise: the same rows in the same order, of other series and with fewer fields.
+
+An engine over it makes windows of environments or of segments with everything that holds for those of the series:
+which events are late, when panes close, what a crash or another cutting of the log may change (nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.aggregation.names import NONE, FirstNames, States, printable
+from schemas.windows import ALL
+from streams.batch import SeriesKey, TelemetryBatch
+from streams.compiled import compiled
+from streams.windows import grouping
+from streams.windows.layout import OTHER
+from streams.windows.levels import in_segment
+
+IntArray = NDArray[np.int64]
+FieldArray = NDArray[np.int32]
+FloatArray = NDArray[np.float64]
+
+#: What means the same in every model.
+COMMON = ("latency_ms", "confidence")
+SEGMENT, FEATURE = "segment.", "feature."
+#: The model, version and component of series for which there is no room.
+FOLDED = "other"
+
+
+def environments(batch: TelemetryBatch) -> TelemetryBatch:
+    """The rows by environment."""
+    keys = [SeriesKey(series.environment, ALL, ALL, ALL) for series in batch.keys]
+    found, of_series = _distinct(keys)
+    return replace(_fewer(batch, lambda name: name in COMMON), keys=found, series=of_series[batch.series])
+
+
+def without_segments(batch: TelemetryBatch) -> TelemetryBatch:
+    """The rows without the fields that name their segments."""
+    return _fewer(batch, lambda name: not name.startswith(SEGMENT))
+
+
+def segments(batch: TelemetryBatch, key: str, names: FirstNames, states: States) -> TelemetryBatch:
+    """The rows by series and value of a segment key; features are left out. Rows without the key are `<none>`."""
+    if not len(batch):
+        return batch
+    prefix = f"{SEGMENT}{key}="
+    values = [printable(name.removeprefix(prefix)) for name in batch.fields if name.startswith(prefix)]
+    of_field = np.full(len(batch.fields), -1, np.int64)
+    of_field[[at for at, name in enumerate(batch.fields) if name.startswith(prefix)]] = np.arange(len(values))
+    many = len(values) + 1
+    ids, found = _in_spans(batch.series * np.int64(many) + of_rows(batch.start, batch.field, of_field) + 1,
+                           batch.ts_ms // names.span_ms)
+    distinct, of_code = _distinct([_in_segment(batch.keys[code // many], code % many, span, key, values, names, states)
+                                   for code, span in found])
+    kept = _fewer(batch, lambda name: not name.startswith((SEGMENT, FEATURE)))
+    return replace(kept, keys=distinct, series=of_code[ids])
+
+
+def capped(batch: TelemetryBatch, names: FirstNames, states: States) -> tuple[TelemetryBatch, int]:
+    """The rows with at most so many series a partition and span, the others' as one of their environment; and how many
+    rows that are."""
+    if not len(batch):
+        return batch, 0
+    ids, found = _in_spans(batch.series.astype(np.int64), batch.ts_ms // names.span_ms)
+    keys = [_named(batch.keys[number], span, names, states) for number, span in found]
+    folded = np.array([key.model == FOLDED and key != batch.keys[number]
+                       for key, (number, _) in zip(keys, found, strict=True)], np.bool_)
+    if not folded.any():
+        return batch, 0
+    distinct, of_code = _distinct(keys)
+    return replace(batch, keys=distinct, series=of_code[ids]), int(folded[ids].sum())
+
+
+def _named(series: SeriesKey, span: int, names: FirstNames, states: States) -> SeriesKey:
+    if names.name(states, ("series",), span, "\x1f".join(series)) != OTHER:
+        return series
+    return SeriesKey(series.environment, FOLDED, FOLDED, FOLDED)
+
+
+def _in_spans(codes: IntArray, spans: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:
+    """(ids (n,), the distinct (code, span) in order of first appearance) of each row's code and span of time."""
+    low = int(spans.min())
+    width = int(spans.max()) - low + 1
+    ids, found = grouping.distinct(codes * width + (spans - low))
+    return ids, [(code // width, code % width + low) for code in found.tolist()]
+
+
+def _in_segment(series: SeriesKey, value: int, span: int, key: str, values: Sequence[str], names: FirstNames,
+                states: States) -> SeriesKey:
+    if value == 0:
+        return in_segment(series, key, NONE)
+    text = values[value - 1]
+    if text in (NONE, OTHER):
+        return in_segment(series, key, OTHER)
+    return in_segment(series, key, names.name(states, (key, series.environment, series.model), span, text))
+
+
+def _distinct(keys: Sequence[SeriesKey]) -> tuple[list[SeriesKey], FieldArray]:
+    """The keys, each once in order of first appearance; and the place of each there (keys,)."""
+    places: dict[SeriesKey, int] = {}
+    where = np.array([places.setdefault(key, len(places)) for key in keys], np.int32)
+    return list(places), where
+
+
+def _fewer(batch: TelemetryBatch, wanted: Callable[[str], bool]) -> TelemetryBatch:
+    """The rows with the wanted fields only."""
+    names = [name for name in batch.fields if wanted(name)]
+    if len(names) == len(batch.fields):
+        return batch
+    number = np.full(len(batch.fields), -1, np.int32)
+    number[[at for at, name in enumerate(batch.fields) if wanted(name)]] = np.arange(len(names))
+    start, field, value = kept(batch.start, batch.field, batch.value, number, len(names))
+    return replace(batch, start=start, field=field, value=value, fields=names)
+
+
+@compiled
+def kept(start: IntArray, field: FieldArray, value: FloatArray, number: FieldArray, most: int
+         ) -> tuple[IntArray, FieldArray, FloatArray]:
+    """(start (n + 1,), field (k,), value (k,)) of the values whose field has a number, by that; a row has `most`."""
+    out_start, out_field, out_value = np.zeros(len(start), np.int64), np.empty_like(field), np.empty_like(value)
+    size = 0
+    for row in range(len(start) - 1):
+        for at in range(start[row], start[row + 1]):
+            if number[field[at]] >= 0:
+                out_field[size], out_value[size] = number[field[at]], value[at]
+                size += 1
+                if size - out_start[row] == most:
+                    break
+        out_start[row + 1] = size
+    return out_start, out_field[:size].copy(), out_value[:size].copy()
+
+
+@compiled
+def of_rows(start: IntArray, field: FieldArray, of_field: IntArray) -> IntArray:
+    """(n,) what the last of each row's values that means something means; -1 if none does."""
+    found = np.full(len(start) - 1, -1, np.int64)
+    for row in range(len(found)):
+        for at in range(start[row], start[row + 1]):
+            if of_field[field[at]] >= 0:
+                found[row] = of_field[field[at]]
+    return found
+
+
+def warm() -> None:
+    """Compile, or load from the cache."""
+    start, field = np.array([0, 1]), np.zeros(1, np.int32)
+    kept(start, field, np.zeros(1), np.zeros(1, np.int32), 1)
+    of_rows(start, field, np.zeros(1, np.int64))
