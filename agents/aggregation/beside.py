@@ -53,7 +53,7 @@ class Beside:
             return AggregationResult([], np.empty(0, np.int64))
         return self.engine.run(self._project(batch, partition), states, topic, now_ms)
 
-    def idle(self, partition: Partition, now_ms: int, behind: bool) -> Sequence[WrittenWindow]:
+    def idle(self, partition: Partition, now_ms: int, behind: bool = False) -> Sequence[WrittenWindow]:
         """What the clock closes; `behind` as in `AggregationEngine.idle`."""
         return self.engine.idle(partition.states(self.name), now_ms, behind)
 
@@ -121,7 +121,7 @@ class BesideLabels:
         result = self.engine.run(rows, states, batch.topic, now_ms)
         return result.windows, rows.offset[result.too_late].tolist(), early
 
-    def idle(self, partition: Partition, now_ms: int, behind: bool) -> Sequence[WrittenWindow]:
+    def idle(self, partition: Partition, now_ms: int, behind: bool = False) -> Sequence[WrittenWindow]:
         """As `Beside.idle`. The grace is long, so panes that have not changed of late leave memory."""
         states = partition.states(self.name)
         states.shrink(MOST_LIVE)
