@@ -112,8 +112,9 @@ class KafkaServer(Service):
         finally:
             arguments.unlink()
         if done.returncode:
-            lines = (done.stdout + done.stderr).strip().splitlines() or ["it wrote nothing"]
-            raise EmbeddedError(f"Kafka's storage in {self.folder} cannot be formatted: {lines[-1][:300]}.")
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and line[0] != "\t"]
+            raise EmbeddedError(f"Kafka's storage in {self.folder} cannot be formatted: "
+                                f"{(lines or ['it wrote nothing'])[-1][:300]}.")
 
     def _make_certificate(self) -> None:
         openssl = shutil.which("openssl")
