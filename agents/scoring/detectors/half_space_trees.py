@@ -124,7 +124,7 @@ class HalfSpaceTrees(ByName):
             at = stop
         return scores, thresholds, contributions
 
-    def widen(self) -> None:
+    def added(self) -> None:
         self.guards = np.hstack((self.guards, _fresh(self.features[-1] in self.optional)))
 
     # -- trees ------------------------------------------------------------------------------------

@@ -41,12 +41,12 @@ class TreesMember(Detector):
         self.trees.score_learn_many(rows)
 
     def widen(self) -> None:
-        self.trees.column(self.features[-1])
+        self.trees.column(self.features[self.width - 1])
 
     def renew(self) -> None:
         old = self.trees
         self.trees = HalfSpaceTrees(old.n_trees, old.height, old.window, old.seed, old.optional)
-        for name in self.columns:
+        for name in self.features[:self.width]:
             self.trees.column(name)
 
     def typical(self) -> FloatArray:
