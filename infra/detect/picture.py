@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,8 +72,9 @@ def _curve(panel: Any, x: Any, values: Array, colour: str, name: str, style: str
         side.set_visible(False)
 
 
-def _dots(panel: Any, x: Any, values: Array, rows: list[int]) -> None:
-    panel.plot(x[rows], values[rows], "o", color=BAD, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
+def _dots(panel: Any, x: Any, values: Array, rows: Sequence[int]) -> None:
+    at = list(rows)
+    panel.plot(x[at], values[at], "o", color=BAD, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
 
 
 def _dates(panel: Any) -> None:

@@ -201,7 +201,7 @@ class Detector(ByName):
             self.optional = frozenset(header["optional"])
             for column in header["columns"]:
                 self.column(column)
-            for _ in range(int(header["width"])):
+            for _ in range(int(header.get("width", len(self.columns)))):
                 self.grow()
             self.credit = float(header["credit"])
             self.counts[:] = found["counts"]
