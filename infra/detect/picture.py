@@ -22,8 +22,8 @@ INK, SOFT, GRID, LINE, SCORE, BAD, TRUTH = "#1d2733", "#66758a", "#e3e8ee", "#24
 def check() -> None:
     """Raises ValueError if there is nothing to draw with; the text says what to install."""
     if find_spec("matplotlib") is None:
-        raise ValueError("a PNG is drawn by matplotlib, which is not installed: pip install 'streamgauge[plot]' or "
-                         "pip install matplotlib, or name an HTML page")
+        raise ValueError("a PNG is drawn by matplotlib, which is not installed: pip install matplotlib, or name "
+                         "an HTML page")
 
 
 def write(path: Path, title: str, series: Series, found: Found) -> None:
