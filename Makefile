@@ -47,7 +47,7 @@ bench: $(DEV) $(PEERS) ## Run a benchmark (ARGS: its name and --quick; default: 
 
 lock: $(DEV) ## Resolve the dependencies anew into the hashed locks (ARGS: --upgrade, or -P package)
 	@$(LOCK) $(ARGS) --extra embedded -o requirements.lock
-	@$(LOCK) $(ARGS) --extra embedded --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(LOCK) $(ARGS) --extra embedded --extra plot --extra dev -c requirements.lock -o requirements-dev.lock
 	@$(LOCK) $(ARGS) -c requirements.lock -o requirements-prod.lock
 	@$(LOCK) $(ARGS) --extra bench -o requirements-bench.lock
 

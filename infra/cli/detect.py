@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from infra.cli.duration import parse_ms
+from infra.detect import picture
 from infra.detect.plot import moment, write
 from infra.detect.score import Found, detect
 from infra.detect.table import Choice, Series, places, read
@@ -43,8 +44,8 @@ def command(
                                                          "detector.")] = None,
     quantile: Annotated[float, typer.Option(min=0.5, max=0.999999, help="For other detectors than time_series: the "
                                             "quantile of past scores that is the threshold.")] = 0.999,
-    plot: Annotated[Path | None, typer.Option(help="Where to write the plot, an HTML page. Default: FILE's name with "
-                                                   ".anomalies.html, in this folder.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where to write the plot: an HTML page, or a PNG. Default: FILE's "
+                                                   "name with .anomalies.html, in this folder.")] = None,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Write no plot.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a CSV with the score of each row.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
@@ -58,8 +59,7 @@ def command(
     """
     page = plot or Path(f"{file.stem}.anomalies.html")
     try:
-        if page.suffix.lower() not in (".html", ".htm"):
-            raise ValueError(f"{page}: plots are HTML pages; name it ….html")
+        draw = None if no_plot else _drawing(page)
         choice = Choice(_names(columns), time_column, time_format, parse_ms(interval) if interval else 0, label, array)
         with _telling("reading", quiet) as tell:
             series = read(file, choice, tell)
@@ -67,8 +67,8 @@ def command(
             found = detect(series, _names(detectors), threshold, quantile, tell)
         if out is not None:
             _write_scores(out, series, found)
-        if not no_plot:
-            write(page, file.name, series, found)
+        if draw:
+            draw(page, file.name, series, found)
     except (SourceError, ValueError) as failure:
         _STDERR.print(f"detect: {failure}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -80,6 +80,16 @@ def command(
         _report(series, found, None if no_plot else page, out)
     if as_json:
         print(json.dumps(summary(series, found) | {"plot": None if no_plot else str(page)}))
+
+
+def _drawing(page: Path) -> Callable[[Path, str, Series, Found], None]:
+    """What writes a plot of that name. Raises ValueError: it is neither a page nor a picture, or none can be drawn."""
+    if page.suffix.lower() in (".html", ".htm"):
+        return write
+    if page.suffix.lower() != ".png":
+        raise ValueError(f"{page}: plots are HTML pages or PNG pictures; name it ….html or ….png")
+    picture.check()
+    return picture.write
 
 
 def _names(text: str) -> tuple[str, ...]:

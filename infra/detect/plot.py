@@ -1,4 +1,7 @@
-"""A page with a plot: the series, their score, its threshold, the anomalies. One file, nothing is fetched."""
+"""A page with a plot: the series, their score, its threshold, the anomalies. One file, nothing is fetched.
+
+`picture` draws the same as a PNG.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from infra.detect.table import Array, Series, places
 WIDTH, LEFT, RIGHT, PANEL, GAP, TOP = 1_120, 74, 16, 132, 30, 26
 #: A line is drawn through the lowest and highest value of so many pieces: what a screen shows.
 PIECES = 1_100
+BREAK = -1
 MOST_PANELS, MOST_LISTED, TICKS = 8, 200, 7
 #: Surprise is shown as -log10(1 - score): a score near 1 is otherwise a line at the ceiling.
 MOST_NINES = 16.0
@@ -38,7 +42,7 @@ th,td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--grid)
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
     """Where rows lie from left to right: by time if there is one, else by number."""
 
     at: Array
@@ -47,7 +51,7 @@ class _Axis:
     is_time: bool
 
     @classmethod
-    def of(cls, series: Series) -> _Axis:
+    def of(cls, series: Series) -> Axis:
         real = series.has_clock and series.time != "interval"
         at = np.maximum.accumulate(series.ts_ms) if real else series.numbers.astype(np.float64)
         return cls(at, float(at[0]), float(at[-1]) if at[-1] > at[0] else float(at[0]) + 1.0, real)
@@ -80,11 +84,11 @@ def write(path: Path, title: str, series: Series, found: Found) -> None:
 
 def page(title: str, series: Series, found: Found) -> str:
     """The page as HTML."""
-    axis, columns = _Axis.of(series), _shown(series, found)
+    axis, columns = Axis.of(series), shown(series, found)
     alarms = places(found.alarms)
     height = TOP + (len(columns) + 1) * (PANEL + GAP) + 8
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}: series and scores">']
-    for start, after in _runs(series.labels):
+    for start, after in runs(series.labels):
         left, right = axis.x(axis.at[start]), axis.x(axis.at[after - 1])
         parts.append(f'<rect class="truth" x="{left:.1f}" y="{TOP}" width="{max(2.0, right - left):.1f}" '
                      f'height="{height - TOP - GAP}"/>')
@@ -92,21 +96,25 @@ def page(title: str, series: Series, found: Found) -> str:
               f'y2="{height - GAP - 8}"/>' for row in alarms]
     for place, column in enumerate(columns):
         parts += _panel(axis, series.columns[column], series.values[:, column], TOP + place * (PANEL + GAP), "line",
-                        [row for row in alarms if _pushes(found, row, column)])
+                        [row for row in alarms if pushes_alarm(found, row, column)])
     top = TOP + len(columns) * (PANEL + GAP)
     parts += _panel(axis, "surprise: -log10(1 - score)", nines(found.scores), top, "score", alarms,
                     nines(found.thresholds))
     parts += [f'<text x="{axis.x(at):.1f}" y="{height - 6}" text-anchor="{anchor}">{text}</text>'
               for (at, text), anchor in zip(axis.ticks(), ["start", *["middle"] * (TICKS - 2), "end"], strict=True)]
     parts.append("</svg>")
-    more = len(series.columns) - len(columns)
-    note = f"{len(series.values):,} rows, {len(alarms):,} anomalies (red)"
-    note += "; times in UTC" if axis.is_time else "; by row number"
-    note += f"; {more} more columns were scored" if more else ""
-    note += "; labelled anomalies are shaded" if series.labels is not None else ""
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1><p>{note}</p>"
-            f"{''.join(parts)}{_list(series, found, alarms)}</html>\n")
+            f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>"
+            f"<p>{note(series, found, axis)}</p>{''.join(parts)}{_list(series, found, alarms)}</html>\n")
+
+
+def note(series: Series, found: Found, axis: Axis) -> str:
+    """What is shown, in a line."""
+    more = max(0, len(series.columns) - MOST_PANELS)
+    text = f"{len(series.values):,} rows, {len(places(found.alarms)):,} anomalies (red)"
+    text += "; times in UTC" if axis.is_time else "; by row number"
+    text += f"; {more} more columns were scored" if more else ""
+    return text + ("; labelled anomalies are shaded" if series.labels is not None else "")
 
 
 def nines(scores: Array) -> Array:
@@ -116,18 +124,18 @@ def nines(scores: Array) -> Array:
     return np.asarray(np.minimum(-np.log10(np.maximum(1.0 - scores, 10.0 ** -MOST_NINES)), MOST_NINES))
 
 
-def _shown(series: Series, found: Found) -> list[int]:
-    """The columns to draw: those that pushed alarms most, in their order in the file."""
+def shown(series: Series, found: Found) -> list[int]:
+    """The columns (at most 8) to draw: those that pushed alarms most, in their order in the file."""
     totals = found.pushes[found.alarms].sum(axis=0)
     return sorted(np.argsort(-totals, kind="stable")[:MOST_PANELS].tolist())
 
 
-def _pushes(found: Found, row: int, column: int) -> bool:
+def pushes_alarm(found: Found, row: int, column: int) -> bool:
     pushes = found.pushes[row]
     return bool(pushes[column] >= 0.2 * pushes.sum() > 0.0)
 
 
-def _panel(axis: _Axis, name: str, values: Array, top: float, kind: str, alarms: Sequence[int],
+def _panel(axis: Axis, name: str, values: Array, top: float, kind: str, alarms: Sequence[int],
            threshold: Array | None = None) -> list[str]:
     """One curve with its scale, its dots and, if given, the threshold (n,)."""
     seen = values[np.isfinite(values)]
@@ -154,24 +162,29 @@ def _panel(axis: _Axis, name: str, values: Array, top: float, kind: str, alarms:
     return parts
 
 
-def _path(axis: _Axis, values: Array, y: object) -> str:
-    """A line through the lowest and highest value of each piece; it breaks where values are missing."""
+def _path(axis: Axis, values: Array, y: object) -> str:
+    """The outline as a path."""
     assert callable(y)
     steps = []
     drawing = False
-    for piece in np.array_split(np.arange(len(values)), min(PIECES, len(values))):
-        seen = piece[np.isfinite(values[piece])]
-        if not len(seen):
-            drawing = False
-            continue
-        ends = sorted({int(seen[np.argmin(values[seen])]), int(seen[np.argmax(values[seen])])})
-        for row in ends:
+    for row in outline(values):
+        if row != BREAK:
             steps.append(f"{'L' if drawing else 'M'}{axis.x(axis.at[row]):.1f} {y(float(values[row])):.1f}")
-            drawing = True
+        drawing = row != BREAK
     return "".join(steps)
 
 
-def _runs(labels: object) -> list[tuple[int, int]]:
+def outline(values: Array) -> list[int]:
+    """The rows of the lowest and highest value of each piece, in order; BREAK where a piece has none."""
+    rows: list[int] = []
+    for piece in np.array_split(np.arange(len(values)), min(PIECES, len(values))):
+        seen = piece[np.isfinite(values[piece])]
+        ends = (np.argmin(values[seen]), np.argmax(values[seen])) if len(seen) else ()
+        rows += sorted({int(seen[end]) for end in ends}) or [BREAK]
+    return rows
+
+
+def runs(labels: object) -> list[tuple[int, int]]:
     if labels is None:
         return []
     edges = np.flatnonzero(np.diff(np.concatenate(([0], np.asarray(labels, np.int8), [0]))))

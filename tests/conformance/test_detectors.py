@@ -184,6 +184,26 @@ def new_features_are_taken_in(make: Make) -> None:
     assert np.array_equal(again.score_learn_many(x[600:]), detector.score_learn_many(x[600:]))
 
 
+def a_feature_that_comes_late_gives_the_same_scores_for_any_cutting(make: Make) -> None:
+    """A batch names its features before its first row is scored: the later ones must not tell."""
+    x, rng = rows(400, missing=0.0), np.random.default_rng(8)
+    for late in (5, 30, 207):
+        x[:late, 4:], x[:late + 90, 5] = np.nan, np.nan
+        single, expected = make(1), []
+        for row in x:
+            known = {name: value for name, value in as_dict(row).items() if value is not None}
+            expected.append(single.score_one(known))
+            single.learn_one(known)
+        for _ in range(3):
+            detector, found = make(1), []
+            for part in np.split(x, np.sort(rng.integers(0, len(x) + 1, 8))):
+                for name in (f"x{i}" for i in range(6) if not np.isnan(part[:, i]).all()):
+                    detector.column(name)
+                found.append(detector.score_learn_many(part[:, :len(detector.columns)]))
+                detector = decode(make, encode(detector))
+            assert np.array_equal(np.concatenate(found), expected), late
+
+
 def a_snapshot_that_is_cut_short_is_refused(make: Make) -> None:
     detector = make(1)
     detector.score_learn_many(rows(300))
@@ -196,6 +216,7 @@ def a_snapshot_that_is_cut_short_is_refused(make: Make) -> None:
 CHECKS = [scoring_never_mutates, the_same_seed_and_stream_give_the_same_scores, a_batch_equals_the_loop_of_single_calls,
           any_cutting_gives_the_same_scores, a_snapshot_in_the_middle_changes_nothing, missing_features_are_scored,
           constant_features_are_scored, extreme_values_are_scored, new_features_are_taken_in,
+          a_feature_that_comes_late_gives_the_same_scores_for_any_cutting,
           a_snapshot_that_is_cut_short_is_refused]
 
 

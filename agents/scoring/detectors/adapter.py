@@ -62,7 +62,7 @@ class RiverDetector(Detector):
         seeded = "seed" in inspect.signature(kind).parameters
         model: base.Estimator = kind(seed=self.seed % 2**31) if seeded else kind()
         scale: Any = preprocessing.MinMaxScaler() if self.kind == "HalfSpaceTrees" else preprocessing.StandardScaler()
-        self.moments: FloatArray = np.zeros((2, len(self.columns)))
+        self.moments: FloatArray = np.zeros((2, self.width))
         return compose.Pipeline(scale, model)
 
     @property
@@ -74,6 +74,8 @@ class RiverDetector(Detector):
         return np.where(np.isfinite(found), np.maximum(found, 0.0), 0.0)
 
     def learn_rows(self, rows: FloatArray, extras: FloatArray) -> None:
+        if not self.width:                                                  # River's trees need a feature
+            return
         for row in rows:
             known = ~np.isnan(row)
             self.moments[0, known] += 1.0
@@ -84,10 +86,11 @@ class RiverDetector(Detector):
 
     def _dicts(self, rows: FloatArray) -> list[dict[str, float]]:
         filled = np.clip(np.where(np.isnan(rows), self.moments[1], rows), -1e50, 1e50)
-        return [dict(zip(self.columns, row, strict=True)) for row in filled.tolist()]
+        names = self.features[:self.width]
+        return [dict(zip(names, row, strict=True)) for row in filled.tolist()]
 
     def widen(self) -> None:
-        moments = np.zeros((2, len(self.columns)))
+        moments = np.zeros((2, self.width))
         moments[:, :self.moments.shape[1]] = self.moments
         self.moments = moments
 

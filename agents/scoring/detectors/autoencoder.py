@@ -40,7 +40,7 @@ class OnlineAutoencoder(Detector):
         self._start()
 
     def _start(self) -> None:
-        width = len(self.columns)
+        width = self.width
         hidden = max(1, width // 2)
         rng = np.random.default_rng((self.seed % 2**64, width))
         parts = (rng.standard_normal((width, hidden)) / max(1.0, width) ** 0.5, np.zeros(hidden),
@@ -70,7 +70,7 @@ class OnlineAutoencoder(Detector):
         self.steps = int(train(z, self.network, max(1, z.shape[1] // 2), self.steps))
 
     def widen(self) -> None:
-        moments = np.zeros((3, len(self.columns)))
+        moments = np.zeros((3, self.width))
         moments[:, :self.moments.shape[1]] = self.moments
         self.moments = moments
         self._start()

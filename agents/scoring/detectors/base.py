@@ -18,7 +18,7 @@ from agents.scoring.detectors.calibration import Calibration
 from agents.scoring.detectors.kernels import FloatArray, clamp
 
 #: (rows seen, rows a block until then); later blocks are of LONGEST rows.
-RAMP = ((128, 16), (1024, 64))
+RAMP = ((16, 4), (128, 16), (1024, 64))
 LONGEST = 256
 #: A row with a p-value below it is strange.
 STRANGE = 0.002
@@ -39,7 +39,8 @@ class Detector(ByName):
     """Rows in blocks: the rows of a block are scored by the state at its start; they teach at its end.
 
     So `score_learn_many` equals the loop of `score_one` and `learn_one` to the last bit, for any cutting. Blocks have
-    16 rows at first, 64 from row 128 and 256 from row 1,024 on.
+    4 rows at first, so that a short file is scored almost whole, 16 from row 16, 64 from row 128 and 256 from row 1,024
+    on.
 
     Strange rows do not teach. A row's score is compared with those of the last 512 usual rows (`Calibration`): with a
     p-value below 0.002, above all of them, it is strange; of the first 512, only if it is beyond the tail's limit.
@@ -47,6 +48,9 @@ class Detector(ByName):
     more than the limit; within that it teaches too. So on a calm stream all rows teach, and in an incident none. When
     most rows of 20 blocks in a row were strange, the world has changed: what was learnt is left (`renew`), and these
     rows teach.
+
+    A new column is taken in at the end of the first block in which it has a value: until then no row is scored by it,
+    wherever a batch that names it begins.
 
     Parameters: `seed`; `optional`: features whose absence is no news. At most 256 features are kept, the first that
     appear. Scores: finite, at least 0, higher is more anomalous; 0 while not `ready`.
@@ -60,6 +64,8 @@ class Detector(ByName):
     def __init__(self, seed: int = 42, optional: Iterable[str] = ()) -> None:
         super().__init__(seed, optional)
         self.counts = np.zeros(COUNTS, np.int64)
+        #: Columns that the state has: the first `width` ones.
+        self.width = 0
         self.credit = MOST_CREDIT
         self.calibration = Calibration()
         self.waiting: list[FloatArray] = []
@@ -75,11 +81,11 @@ class Detector(ByName):
 
     @abstractmethod
     def score_rows(self, rows: FloatArray) -> FloatArray:
-        """Scores (n,) of rows (n, k), within +-1e100, NaN where missing. Pure; the same bits for any cutting."""
+        """Scores (n,) of rows (n, width), within +-1e100, NaN where missing. Pure; the same bits for any cutting."""
 
     @abstractmethod
     def learn_rows(self, rows: FloatArray, extras: FloatArray) -> None:
-        """Learn the rows of a block that teach (n, k), with their extras (n, extras)."""
+        """Learn the rows of a block that teach (n, width), with their extras (n, extras)."""
 
     @abstractmethod
     def renew(self) -> None:
@@ -87,7 +93,7 @@ class Detector(ByName):
 
     @abstractmethod
     def typical(self) -> FloatArray:
-        """The usual value of each column (k,); NaN where there is none."""
+        """The usual value of each column (width,); NaN where there is none."""
 
     @abstractmethod
     def pack(self) -> dict[str, Any]:
@@ -113,11 +119,14 @@ class Detector(ByName):
         """Scores (n,) and extras (n, extras)."""
         return self.score_rows(rows), np.zeros((len(rows), 0))
 
+    def widen(self) -> None:
+        """The state has a new column, number `width - 1`."""
+
     # -- River's interface ----------------------------------------------------------------------------
 
     def score_one(self, x: Mapping[str, Any]) -> float:
         """The score of {feature: number or None}; unknown features do not count."""
-        return float(self.score_rows(self._row(x)[None, :])[0]) if self.ready else 0.0
+        return float(self.score_rows(self._row(x)[None, :self.width])[0]) if self.ready else 0.0
 
     # -- batches --------------------------------------------------------------------------------------
 
@@ -133,15 +142,15 @@ class Detector(ByName):
         scores, thresholds, contributions = np.zeros(n), np.full(n, np.inf), np.zeros(rows.shape)
         while at < n:
             stop = min(n, at + block_end(int(self.counts[SEEN])) - int(self.counts[SEEN]))
-            part = rows[at:stop]
+            part = np.ascontiguousarray(rows[at:stop, :self.width])
             found, extras = self.judge_rows(part) if self.ready else _unready(len(part), self.extras)
             scores[at:stop] = found
             if self.trace is not None:
                 self.trace.append(self.surprises(found, extras))
             if histogram.size and self.ready:
                 k.judge(found, thresholds[at:stop], histogram, scalars)
-                self._explain(part, found > thresholds[at:stop], contributions[at:stop])
-            self._take(part, found, extras)
+                self._explain(part, found > thresholds[at:stop], contributions[at:stop, :self.width])
+            self._take(rows[at:stop], found, extras)
             at = stop
         return scores, thresholds, contributions
 
@@ -161,14 +170,20 @@ class Detector(ByName):
         away = np.abs(rows - usual) / (np.abs(usual) + 1e-12)
         return np.where(np.isnan(usual), 0.0, np.where(np.isnan(away), 1e12, away))
 
+    def grow(self) -> None:
+        """Take the next column in."""
+        self.width += 1
+        self.widen()
+
     # -- snapshots ------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
         """The detector as bytes."""
-        waiting = np.concatenate(self.waiting) if self.waiting else np.zeros((0, 0))
+        waiting = arrays.stacked(self.waiting, len(self.columns), 1 + self.extras) if self.waiting else np.zeros((0, 0))
         own = {f"_{name}": value for name, value in self.calibration.pack().items()}
         return arrays.encode(self.name, {"seed": str(self.seed), "optional": sorted(self.optional),
-                                         "columns": self.features, "credit": self.credit, **self.parameters()},
+                                         "columns": self.features, "width": self.width, "credit": self.credit,
+                                         **self.parameters()},
                              {"counts": self.counts, "waiting": waiting, **own, **self.pack()})
 
     def restore(self, data: bytes) -> Self:
@@ -186,6 +201,8 @@ class Detector(ByName):
             self.optional = frozenset(header["optional"])
             for column in header["columns"]:
                 self.column(column)
+            for _ in range(int(header.get("width", len(self.columns)))):
+                self.grow()
             self.credit = float(header["credit"])
             self.counts[:] = found["counts"]
             self.waiting = [found["waiting"]] if len(found["waiting"]) else []
@@ -223,7 +240,10 @@ class Detector(ByName):
         block = arrays.stacked(self.waiting, width, 1 + self.extras)
         self.waiting = []
         self.counts[EXPLANATIONS] = 0
-        rows, scores, extras = np.ascontiguousarray(block[:, :width]), block[:, width].copy(), block[:, width + 1:]
+        scores, extras = block[:, width].copy(), block[:, width + 1:]
+        for _ in range(self.width, _used(block[:, :width])):
+            self.grow()
+        rows = np.ascontiguousarray(block[:, :self.width])
         if not self.ready:
             self.learn_rows(rows, extras)
             return
@@ -251,6 +271,12 @@ def block_end(seen: int) -> int:
         if seen < limit:
             return seen - seen % length + length
     return seen - seen % LONGEST + LONGEST
+
+
+def _used(rows: FloatArray) -> int:
+    """How many columns of rows (n, k) there are up to the last one that has a value."""
+    found = np.flatnonzero(~np.isnan(rows).all(axis=0))
+    return int(found[-1]) + 1 if len(found) else 0
 
 
 def _unready(n: int, extras: int) -> tuple[FloatArray, FloatArray]:

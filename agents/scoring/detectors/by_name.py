@@ -17,7 +17,7 @@ _NONE: FloatArray = np.zeros(0)
 
 
 class ByName(base.AnomalyDetector):
-    """Features by name in, rows of an array through: a detector writes `advance`, `score_one` and, if need be, `widen`.
+    """Features by name in, rows of an array through: a detector writes `advance`, `score_one` and, if need be, `added`.
 
     Parameters: `seed`; `optional`: features whose absence is no news. At most 256 features are kept, the first that
     appear; others do not count.
@@ -37,7 +37,7 @@ class ByName(base.AnomalyDetector):
         contributions (n, k), of which only the rows of alarms are filled.
         """
 
-    def widen(self) -> None:
+    def added(self) -> None:
         """There are new columns, the last ones: rows have `len(columns)` from now on."""
 
     @property
@@ -55,7 +55,7 @@ class ByName(base.AnomalyDetector):
         new = [name for name in dict.fromkeys(names) if name not in self.columns][:MAX_FEATURES - len(self.columns)]
         if new:
             self.columns.update(zip(new, range(len(self.columns), MAX_FEATURES), strict=False))
-            self.widen()
+            self.added()
 
     def learn_one(self, x: Mapping[str, Any]) -> None:
         """Learn {feature: number or None}."""

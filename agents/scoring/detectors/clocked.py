@@ -64,7 +64,7 @@ class Clocked(ByName):
         """The state without what is not filled."""
         return self.state
 
-    def widen(self) -> None:
+    def added(self) -> None:
         for part, axis in self.axes.items():
             if axis is not None:
                 old = self.state[part]

@@ -96,17 +96,18 @@ class Ensemble(Detector):
                     member.fit(self.sample)
 
     def widen(self) -> None:
-        self.sample.widen(len(self.columns))
-        new = self.features[len(self._optional):]
-        self._optional = np.append(self._optional, [float(name in self.optional) for name in new])
+        self.sample.widen(self.width)
+        newest = self.features[self.width - 1]
+        self._optional = np.append(self._optional, float(newest in self.optional))
         for member in self.members:
             if not isinstance(member, SampleDetector):
-                member.extend(new)
+                member.column(newest)
+                member.grow()
         self._fit()
 
     def renew(self) -> None:
         self.sample = Sample(self.seed)
-        self.sample.widen(len(self.columns))
+        self.sample.widen(self.width)
         self.calibrations = [Calibration() for _ in self.members]
         for member in self.members:
             member.renew()

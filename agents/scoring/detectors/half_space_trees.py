@@ -128,7 +128,7 @@ class HalfSpaceTrees(ByName):
             at = stop
         return scores, thresholds, contributions
 
-    def widen(self) -> None:
+    def added(self) -> None:
         new = self.features[self.guards.shape[1]:]
         self.guards = np.hstack((self.guards, _fresh([name in self.optional for name in new])))
 

@@ -38,7 +38,7 @@ class OnlineIsolationForest(Detector):
         self._plant()
 
     def _plant(self) -> None:
-        nodes, width = 2 ** (self.depth + 1) - 1, len(self.columns)
+        nodes, width = 2 ** (self.depth + 1) - 1, self.width
         self.learnt = 0
         self.rows: FloatArray = np.full((self.window, width), np.nan)
         self.feature: IntArray = np.full((self.n_trees, nodes), -1, np.int32)
@@ -69,7 +69,7 @@ class OnlineIsolationForest(Detector):
                                   self.split, self.count, self.box, self.state))
 
     def widen(self) -> None:
-        width = len(self.columns)
+        width = self.width
         rows, box = np.full((self.window, width), np.nan), _boxes(self.n_trees, self.feature.shape[1], width)
         rows[:, :self.rows.shape[1]] = self.rows
         box[..., :self.box.shape[3]] = self.box

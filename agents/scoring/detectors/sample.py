@@ -15,7 +15,7 @@ from agents.scoring.detectors.kernels import FloatArray
 #: Rows of a sample, and over how many of the last rows it is spread.
 SIZE, HORIZON = 512, 8192
 #: Rows before anything is fitted.
-LEAST_ROWS = 16
+LEAST_ROWS = 4
 
 
 class Sample:
@@ -123,12 +123,12 @@ class SampleDetector(Detector):
             self.fit(self.sample)
 
     def widen(self) -> None:
-        self.sample.widen(len(self.columns))
+        self.sample.widen(self.width)
         self._fit()
 
     def renew(self) -> None:
         self.sample = Sample(self.seed)
-        self.sample.widen(len(self.columns))
+        self.sample.widen(self.width)
         self.fitted = False
 
     def typical(self) -> FloatArray:

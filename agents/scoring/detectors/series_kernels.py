@@ -200,8 +200,8 @@ def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatA
         ranges: CountArray, order: FloatArray, by_column: FloatArray, scores: FloatArray) -> None:
     """Score each row, then learn it if `learning`.
 
-    rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k), NaN where missing, and scores (n,). scratch
-    (k, VIEWS), traits (k, TRAITS), ranges (WEEK_DAYS, 2) and order (BLOCKS,) are scratch.
+    rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k), NaN where missing and in a column's first row,
+    and scores (n,). scratch (k, VIEWS), traits (k, TRAITS), ranges (WEEK_DAYS, 2) and order (BLOCKS,) are scratch.
     """
     for i in range(rows.shape[0]):
         time = times[i]
@@ -210,7 +210,8 @@ def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatA
         find_context(time, at, counts, step, ranges)
         for f in range(rows.shape[1]):
             look(rows[i, f], f, recent, context, last, counts[ROWS], ranges, scratch[f], traits[f])
-            by_column[i, f] = column_score(scratch[f], tail[f]) if rows[i, f] == rows[i, f] else np.nan
+            known = rows[i, f] == rows[i, f] and last[f] == last[f]
+            by_column[i, f] = column_score(scratch[f], tail[f]) if known else np.nan
         scores[i] = score_of(by_column[i])
         if learning:
             absorb(rows[i], time, recent, context, at, maxima, peak, tail, blocks, last, counts, step, scratch,

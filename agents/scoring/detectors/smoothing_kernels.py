@@ -123,8 +123,8 @@ def run(rows: FloatArray, times: FloatArray, smooth: FloatArray, season: FloatAr
         by_column: FloatArray, scores: FloatArray) -> None:
     """Score each row, then learn it if `learning`.
 
-    rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k): residuals in scales, NaN where missing, and
-    scores (n,).
+    rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k): residuals in scales, NaN where missing and
+    before there were START rows, and scores (n,).
     """
     for i in range(len(rows)):
         time = max(times[i], float(counts[NEWEST])) if times[i] == times[i] else np.nan
@@ -132,10 +132,8 @@ def run(rows: FloatArray, times: FloatArray, smooth: FloatArray, season: FloatAr
         for f in range(rows.shape[1]):
             value = rows[i, f]
             by_column[i, f] = np.nan
-            if value == value:
-                by_column[i, f] = 0.0
-                if smooth[f, ROWS] >= START:
-                    by_column[i, f] = abs(value - forecast(smooth[f], season[f], slot)) / scale_of(smooth[f])
+            if value == value and smooth[f, ROWS] >= START:
+                by_column[i, f] = abs(value - forecast(smooth[f], season[f], slot)) / scale_of(smooth[f])
         scores[i] = score_of(by_column[i])
         if learning:
             if time == time:

@@ -41,12 +41,13 @@ class TreesMember(Detector):
         self.trees.score_learn_many(rows)
 
     def widen(self) -> None:
-        self.trees.extend(self.columns)
+        self.trees.column(self.features[self.width - 1])
 
     def renew(self) -> None:
         old = self.trees
         self.trees = HalfSpaceTrees(old.n_trees, old.height, old.window, old.seed, old.optional)
-        self.trees.extend(self.columns)
+        for name in self.features[:self.width]:
+            self.trees.column(name)
 
     def typical(self) -> FloatArray:
         guards = self.trees.guards

@@ -71,6 +71,30 @@ def test_a_spike_in_a_csv_is_found_listed_and_drawn(tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_picture_shows_the_anomalies_in_red(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+    path = write(tmp_path / "load $1.csv", lines("anomaly"))
+    pictures, alarms = [], []
+    for name, threshold in (("found.png", []), ("quiet.PNG", ["--threshold", "1"])):
+        found = figures(run(path, "--columns", "load", "--plot", name, "--json", *threshold))
+        assert found["plot"] == name
+        alarms.append(len(found["anomalies"]))
+        pictures.append(imread(tmp_path / name, format="png")[..., :3])
+    assert alarms[0] > alarms[1] == 0
+    assert pictures[0].shape == pictures[1].shape and pictures[0].shape[1] == 1_680
+    red = [int(((pixels[..., 0] > 0.8) & (pixels[..., 1] < 0.25)).sum()) for pixels in pictures]
+    assert red[0] > red[1] + 50 * alarms[0], red
+
+
+def test_without_matplotlib_a_picture_is_refused_before_anything_is_scored(tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.detect.picture.find_spec", lambda name: None)
+    result = run(write(tmp_path / "load.csv", lines()), "--plot", "found.png", "--out", "scores.csv")
+    assert result.exit_code == 2
+    assert "pip install matplotlib" in " ".join(result.stderr.split())
+    assert not (tmp_path / "scores.csv").exists()
+
+
 def test_one_column_is_scored_with_its_scores_in_a_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "load.csv", lines())
     found = figures(run(path, "--columns", "load", "--out", "scores.csv", "--no-plot", "--json"))
@@ -112,7 +136,7 @@ def test_a_file_without_times_is_scored_and_the_user_told(tmp_path: Path) -> Non
     assert SPIKE + 1 in [each["row"] for each in figures(timed)["anomalies"]]
 
 
-@pytest.mark.parametrize("detectors", ["ensemble", "half_space_trees"])
+@pytest.mark.parametrize("detectors", ["ensemble", "half_space_trees", "holt_winters"])
 def test_other_detectors_can_be_chosen(tmp_path: Path, detectors: str) -> None:
     path = write(tmp_path / "load.csv", lines())
     found = figures(run(path, "--columns", "load", "--detectors", detectors, "--json"))
@@ -123,7 +147,7 @@ def test_other_detectors_can_be_chosen(tmp_path: Path, detectors: str) -> None:
     (["absent.csv"], "is not a file"),
     (["load.csv", "--columns", "nothing"], "has no column nothing; it has timestamp, load, other"),
     (["load.csv", "--time", "when"], "has no column when"),
-    (["load.csv", "--plot", "plot.gif"], "plots are HTML pages"),
+    (["load.csv", "--plot", "plot.gif"], "plots are HTML pages or PNG pictures"),
     (["load.csv", "--detectors", "crystal_ball"], "'crystal_ball' is no detector: choose from"),
     (["load.csv", "--detectors", "time_series,loda"], "works alone"),
     (["load.csv", "--interval", "soon"], "is not a length of time"),

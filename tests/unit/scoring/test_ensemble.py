@@ -64,7 +64,7 @@ def test_calm_data_makes_hardly_an_alarm(table: str) -> None:
     for i in range(TABLES[table].shape[1]):
         detector.column(f"x{i}")
     scores, thresholds, _ = detector.advance(stream(table, 8_000, 5), threshold.histogram, threshold.scalars)
-    assert (scores > thresholds).mean() < 0.004
+    assert (scores > thresholds).mean() < 0.005
 
 
 def test_an_incident_of_thousands_of_rows_does_not_become_usual() -> None:
@@ -113,7 +113,7 @@ def test_golden_scores() -> None:
     assert scores.argmax() == 900
 
 
-GOLDEN = [0.24872086, 0.750045068, 0.286005894, 0.999965372]
+GOLDEN = [0.264180978, 0.747902762, 0.286005894, 0.999965372]
 
 
 def test_names_that_are_no_detectors_are_refused_with_those_that_are() -> None:

@@ -274,7 +274,8 @@ assert count() == warm, {name: (n, warm.get(name)) for name, n in count().items(
     assert done.returncode == 0, done.stderr
 
 
-def test_time_series_are_given_the_time_of_the_events() -> None:
+@pytest.mark.parametrize("name", ["time_series", "holt_winters"])
+def test_detectors_of_series_are_given_the_time_of_the_events(name: str) -> None:
     """A load that is usual at noon comes at midnight."""
     load = 50.0 + 30.0 * np.sin(2.0 * np.pi * np.arange(12 * 288) / 288)
     load += np.random.default_rng(1).standard_normal(len(load)) * 2.0
@@ -282,18 +283,19 @@ def test_time_series_are_given_the_time_of_the_events() -> None:
     load[midnight:midnight + 12] = load[midnight - 144:midnight - 132]
     log = records([event(i, {"load": float(value)}) | {"ts": 1_700_000_000_000 + i * 300_000, "confidence": None}
                    for i, value in enumerate(load)])
-    engine = ScoringEngine(ScoringOptions(threshold_quantile=0.999, detectors=("time_series",)))
+    engine = ScoringEngine(ScoringOptions(threshold_quantile=0.999, detectors=(name,)))
     engine.warm()
-    found = [anomaly for anomaly in run(engine, fresh(engine), log) if anomaly.offset >= midnight - 288]
-    assert found and {anomaly.detector for anomaly in found} == {"time_series"}
+    found = [anomaly for anomaly in run(engine, fresh(engine), log) if anomaly.offset >= midnight - 96]
+    assert found and {anomaly.detector for anomaly in found} == {name}
     assert all(midnight <= anomaly.offset < midnight + 48 for anomaly in found)
     assert found[0].contributions[0].feature == "load"
     assert "ts_ms" not in {each.feature for anomaly in found for each in anomaly.contributions}
 
 
-def test_time_series_work_alone() -> None:
+@pytest.mark.parametrize("name", ["time_series", "holt_winters"])
+def test_detectors_of_series_work_alone(name: str) -> None:
     with pytest.raises(ValueError, match="works alone"):
-        ScoringEngine(ScoringOptions(detectors=("time_series", "loda"))).warm()
+        ScoringEngine(ScoringOptions(detectors=(name, "loda"))).warm()
 
 
 def test_options_come_from_the_settings() -> None:
