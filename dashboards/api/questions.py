@@ -78,7 +78,7 @@ def asked(request: Request,
             environment, model, from_ms, to_ms, size, step, groups,  # type: ignore[arg-type]
             version, component, fields if fields != ("none",) else (), fields == ("none",),
             question.chosen(statistics, STATISTICS, "statistics"), question.quantiles(quantiles),  # type: ignore[arg-type]
-            granularity_ms is not None or step_ms is not None, segment=segment)
+            any(said is not None for said in (granularity_ms, step_ms, sliding_ms)), segment=segment)
         return question.viewed(question.read_as(asked, level, settings.environment_windows), sliding_ms, session_gap_ms)
     except QuestionError as error:
         raise unclear_question(error) from None

@@ -35,6 +35,15 @@ def _statistic(expression: str, version: str = "") -> str:
         GROUP BY 1, 2 ORDER BY 1"""
 
 
+def _judged(expression: str) -> str:
+    """A figure of classes' late labels by version, from the finest windows that they have."""
+    return f"""
+        SELECT start_at AS time, version AS metric, {expression} AS value FROM level_windows
+        WHERE level = 'labels' AND {_ONE_SQL} AND $__timeFilter(start_at) AND fields ? 'correct'
+          AND size_ms = (SELECT min(size_ms) FROM level_series WHERE level = 'labels')
+        GROUP BY 1, 2 ORDER BY 1"""
+
+
 def _part(name: str) -> str:
     return f"sum((fields -> ${{field:sqlstring}} ->> '{name}')::double precision)"
 
@@ -105,6 +114,11 @@ MODEL = board("streamgauge-model", "Model", [
         ORDER BY 1"""),
     sql_lines("Missing, share", _statistic(f"{_part('missing')} / nullif({_part('missing')} + {_part('count')}, 0)"),
               unit="percentunit"),
+    row("By late labels, at the time of the prediction"),
+    sql_lines("Accuracy, by version", _judged("sum((fields -> 'correct' ->> 'sum')::double precision) / "
+                                              "sum((fields -> 'correct' ->> 'count')::double precision)"),
+              unit="percentunit"),
+    sql_lines("Labels, by version", _judged("sum(count)")),
     row("What happened"),
     table("Alerts", f"""
         SELECT at, severity, cause, state, body->>'title' AS title FROM alerts

@@ -23,7 +23,7 @@ def distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
     top = np.int64(-1)
     for at in range(len(keys)):
         top = max(top, keys[at])
-    return _near(keys, top) if top < 2 * len(keys) + _SMALL else _far(keys)
+    return _near(keys, int(top)) if top < 2 * len(keys) + _SMALL else _far(keys)
 
 
 @compiled

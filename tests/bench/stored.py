@@ -143,7 +143,7 @@ def _summary(values: np.ndarray[Any, Any]) -> SummaryRecord:
 async def _span(connection: Any, found: Span) -> None:
     """A partition in the order in which windows come, indexed afterwards."""
     begin, end = max(found.begin_at, moment(FIRST_MS)), min(found.end_at, moment(FIRST_MS + DAYS * DAY_MS))
-    table = found.table
+    table = found.table("metric_windows")
     async with connection.transaction():
         await connection.execute(f"CREATE TABLE {table} (LIKE metric_windows)")
         await connection.execute(f"""

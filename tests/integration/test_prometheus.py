@@ -88,6 +88,15 @@ def events(start_ms: int, first_s: int, last_s: int) -> Iterator[dict[str, Any]]
         yield one
 
 
+def labels(start_ms: int, first_s: int, last_s: int) -> Iterator[dict[str, Any]]:
+    """One event in ten is judged; a last judgement of each model closes the windows of the others."""
+    some = [one for number, one in enumerate(events(start_ms, first_s, last_s)) if number % 10 == 0]
+    later = start_ms + 1000 * last_s + 120_000
+    for one in [*some, *(one | {"ts": later} for one in {one["model"]: one for one in some}.values())]:
+        yield {name: one[name] for name in ("event_id", "environment", "model", "version", "component", "prediction",
+                                            "confidence", "ts")} | {"label": "yes", "predicted_at": one["ts"]}
+
+
 @contextmanager
 def prometheus(folder: Path, targets: dict[str, int]) -> Iterator[str]:
     """Prometheus with our rules, scraping these ports twice a second."""
@@ -152,6 +161,7 @@ async def _waves(world: World, settings: Settings, gateway_port: int) -> None:
         told = 0.0
         for first, last in ((0, 100), (100, SECONDS)):
             await produce(settings, "telemetry", [*events(start_ms, first, last), b"no json"])
+            await produce(settings, "feedback", labels(start_ms, first, last))
             await produce(settings, "telemetry", fleet.flush(settings, start_ms + 1000 * last + 60_000 * bool(first)),
                           partition=lambda item: item.get("partition_"))
             await asyncio.to_thread(until, lambda told=told: _told(world) > told + 1_000, DATA_S,

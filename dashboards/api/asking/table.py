@@ -22,8 +22,9 @@ def flat(points: Iterable[Row], field: str, **more: str) -> list[Row]:
 
 def _flat(point: Row, field: str) -> Row:
     row = {name: value for name, value in point.items() if name not in _NESTED}
+    row |= point.get("quality", {})
     nested = point.get("fields") or {field: point.get("value") or {}}
-    return row | point.get("quality", {}) | {
+    return row | {
         f"{name}.{figure}": value for name, found in nested.items() for figure, value in found.items()}
 
 

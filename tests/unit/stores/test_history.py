@@ -18,6 +18,7 @@ from streams.stores.history import History, jsonb
 from streams.stores.postgres import REFUSED, connect, moment
 from streams.stores.sinks import retention
 from streams.stores.spans import Retention, span
+from streams.windows.levels import LevelHead, read_level
 
 DAYS_MS = 86_400_000
 
@@ -105,6 +106,30 @@ async def test_each_series_is_noted_with_its_first_and_last_window(pool: asyncpg
     clock.now = moment(DAY + 10 * DAYS_MS)
     await history.drop_old()
     assert {row[2] for row in await rows(pool, found)} == {60_000}
+
+
+def a_level(start_ms: int, count: int = 2, level: str = "segment", segment: str = "country=PT") -> LevelHead:
+    return read_level(msgspec.json.encode({
+        "schema_version": 1, "environment": "prod", "model": "churn", "version": "3", "component": "model",
+        "window_id": f"{level[0]}-{len(segment)}-{start_ms}", "start_ms": start_ms, "size_ms": 60_000, "partition": 0,
+        "count": count, "errors": 0, "closed_ms": start_ms, "level": level, "segment": segment, "fields": {}}))
+
+
+async def test_windows_of_levels_are_kept_and_dropped_as_those_of_series_beside_them(
+        pool: asyncpg.Pool, history: History, clock: Clock) -> None:
+    await history.windows([a_window(DAY)])
+    await history.levels([a_level(DAY, 3), a_level(DAY, 5), a_level(DAY, 4), a_level(DAY, level="labels", segment=""),
+                          a_level(DAY + 20 * DAYS_MS, segment="country=a\0b")])
+    counts = "SELECT level, segment, count FROM level_windows ORDER BY start_at, level"
+    assert await rows(pool, counts) == [("labels", "", 2), ("segment", "country=PT", 5),
+                                        ("segment", "country=a\ufffdb", 2)]
+    assert await rows(pool, "SELECT count(*) FROM metric_windows") == [(1,)]
+    await pool.execute("UPDATE level_series SET written_at = end_at")
+    clock.now = moment(DAY + 31 * DAYS_MS + 1)
+    await history.drop_old()
+    assert await rows(pool, counts) == [("segment", "country=a\ufffdb", 2)]
+    assert await rows(pool, "SELECT segment FROM level_series") == [("country=a\ufffdb",)]
+    assert await partitions(pool) == []
 
 
 async def test_everything_else_is_written_once_by_its_id(pool: asyncpg.Pool, history: History) -> None:
