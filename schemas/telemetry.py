@@ -57,4 +57,5 @@ class Feedback(Subject):
     predicted_at: TimestampMs | None = Field(default=None, description="The event's ts, if known")
     prediction: Outcome = Field(description="What was predicted")
     label: Outcome = Field(description="What was true")
+    confidence: Share | None = Field(default=None, description="That of the prediction: shows whether it is earned")
     segment: dict[FieldName, Category] = Field(default_factory=dict, max_length=MAX_SEGMENT_KEYS)

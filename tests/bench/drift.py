@@ -118,7 +118,7 @@ def core(allowed: float, gap_ms: int = 1_000) -> Finder:
 def _label(error: float, ts: int) -> Any:
     """What the core reads of a late label; a contract's object would take longer than the core itself."""
     return SimpleNamespace(environment="prod", model="m", version="1", component="model", ts=ts, predicted_at=None,
-                           prediction="yes", label="no" if error else "yes", segment={})
+                           prediction="yes", label="no" if error else "yes", segment={}, confidence=None)
 
 
 def summary(found: dict[str, Tally]) -> dict[str, Any]:
