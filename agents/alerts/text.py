@@ -136,6 +136,7 @@ def silent_detail(last_ms: int) -> str:
 JOINT = "features"
 #: And of late labels that came with the confidence of the prediction.
 CALIBRATION = "calibration"
+TRAFFIC = "traffic"
 
 
 def drifted(event: DriftEvent) -> str:
@@ -159,7 +160,7 @@ def drifted(event: DriftEvent) -> str:
     if event.field == JOINT:
         return _joint(event)
     verb = "rose" if after > before else "fell"
-    unit = " ms" if event.field == "latency_ms" else ""
+    unit = {"latency_ms": " ms", TRAFFIC: " events a minute"}.get(event.field, "")
     return f"{name} {verb} from {number(before)} to {number(after)}{unit}"
 
 
