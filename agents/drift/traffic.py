@@ -3,8 +3,8 @@
 Traffic has a day, and a fall every night is no news. So a minute is judged once its hour is known from earlier days
 (`season`), from the third day on: the logarithm of its count less that of the usual one is watched as any statistic is.
 What is usual is that of the days before, or of the same hour a week ago, whichever is nearer: so the first weekend may
-be told of, and those after it are not. A change counts from a factor of two, either way. What is silent altogether is
-told by a rule of the alerts.
+be told of, and those after it are not. A change counts from a factor of two, either way, besides what chance does. What
+is silent altogether is told by a rule of the alerts.
 
 A minute is over when a window of a later one comes; the first one, and the first after a pause, are not whole and do
 not count. Windows that come later than that belong to none. Cost: an addition a window.
@@ -24,6 +24,8 @@ from agents.drift.watch import Watch
 
 FIELD = "traffic"
 MINUTE_MS, A_DAY = 60_000, 1_440
+#: Standard deviations of a Poisson count that make no difference of a minute.
+CHANCE = 2.0
 #: Hours.
 WEEK = 168
 #: Of logarithms.
@@ -93,8 +95,12 @@ class Traffic:
         if math.isnan(usual):
             return None
         usual = min(usual, last_week, key=lambda known: abs(level - known))
-        by = level - usual
+        by, chance = level - usual, CHANCE * math.exp(-usual / 2)
+        by = math.copysign(max(0.0, abs(by) - chance), by)
         change = self.watch.add(Point(start_ms, start_ms + MINUTE_MS, MINUTE_MS // 1_000, 1, by, 0.0, watched=math.nan
                                       if lens is None else max(lens.low, min(lens.high, by))))
-        return change and change._replace(before=math.exp(usual + change.before), after=math.exp(usual + change.after),
-                                          scale=math.exp(usual) * change.scale)
+        if change is None:
+            return None
+        after = change.after + math.copysign(chance, change.after) * (change.state == "drifted")
+        before = math.exp(usual)
+        return change._replace(before=before, after=before * math.exp(after), scale=before * change.scale)
