@@ -44,7 +44,9 @@ class DriftEvent(Subject):
     drift_id: Identifier = Field(description="Deterministic")
     kind: DriftKind
     state: Literal["drifted", "recovered"] = Field(description="recovered: back near the reference")
-    field: FieldName = Field(description="feature.NAME, prediction, latency_ms, error_rate, error (late labels), ...")
+    field: FieldName = Field(description="feature.NAME, features (how they go together), prediction, confidence, "
+                             "latency_ms, error_rate, traffic (events a minute), error (late labels), calibration "
+                             "(right less confidence), ...")
     statistic: Literal["mean", "rate", "missing_share"] = "mean"
     before: Finite = Field(description="The statistic on the reference")
     after: Finite = Field(description="The statistic since the onset")

@@ -28,7 +28,7 @@ def family_of(event: DriftEvent) -> Family:
 def is_worse(event: DriftEvent, options: AlertOptions) -> bool:
     """False if latency or errors fell, or latency rose by next to nothing: known of, but nothing to be alerted to."""
     family = family_of(event)
-    if family == "data" or event.statistic == "missing_share":
+    if family == "data" or event.statistic == "missing_share" or event.field == text.CALIBRATION:
         return True
     return event.after - event.before >= (options.latency_excess_ms if family == "latency" else 0.0)
 

@@ -134,6 +134,9 @@ def silent_detail(last_ms: int) -> str:
 
 #: The field of an event that is of all features together.
 JOINT = "features"
+#: And of late labels that came with the confidence of the prediction.
+CALIBRATION = "calibration"
+TRAFFIC = "traffic"
 
 
 def drifted(event: DriftEvent) -> str:
@@ -143,6 +146,9 @@ def drifted(event: DriftEvent) -> str:
     if event.statistic == "missing_share":
         return f"{name} missing in {percent(after)} of events (was {percent(before)})"
     if event.kind == "performance":
+        if event.field == CALIBRATION:
+            return (f"predictions are right {percent(abs(after))} {'less' if after < 0 else 'more'} often than their "
+                    f"confidence says (was {percent(abs(before))} {'less' if before < 0 else 'more'})")
         if event.statistic == "rate":
             return f"{percent(after)} of predictions are wrong (was {percent(before)})"
         return f"mean absolute error {'rose' if after > before else 'fell'} from {number(before)} to {number(after)}"
@@ -154,7 +160,7 @@ def drifted(event: DriftEvent) -> str:
     if event.field == JOINT:
         return _joint(event)
     verb = "rose" if after > before else "fell"
-    unit = " ms" if event.field == "latency_ms" else ""
+    unit = {"latency_ms": " ms", TRAFFIC: " events a minute"}.get(event.field, "")
     return f"{name} {verb} from {number(before)} to {number(after)}{unit}"
 
 

@@ -1,4 +1,4 @@
-"""The state of one component of a model: its versions, and the statistics watched in each. Bounded."""
+"""The state of one component of a model: its versions, the statistics watched in each, its traffic. Bounded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from agents.drift.grouping import Group
 from agents.drift.level import WatchState
 from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
 from agents.drift.reference import never
+from agents.drift.traffic import Minutes, Traffic
 from agents.drift.watch import Watch
 from schemas.drift import Breakage
 
@@ -38,12 +39,20 @@ class Version:
     watches: dict[Statistic, Watch] = field(default_factory=dict)
 
 
+class ComponentState(msgspec.Struct, array_like=True):
+    """A component as written."""
+
+    versions: dict[str, VersionState] = {}
+    traffic: Minutes = msgspec.field(default_factory=Minutes)
+
+
 class Component:
     """Versions by name, least recently seen evicted; and so are a version's statistics."""
 
     def __init__(self, options: DriftOptions) -> None:
         self.options = options
         self.versions: dict[str, Version] = {}
+        self.traffic = Traffic(options.delta)
 
     def version(self, name: str, now_ms: int) -> Version:
         """A version; a new one is expected to predict what the incumbent predicts, even if it never does."""
@@ -124,19 +133,20 @@ class Codec:
         return Component(self.options)
 
     def encode(self, key: str, state: Component) -> bytes:
-        return msgspec.msgpack.encode({
+        return msgspec.msgpack.encode(ComponentState({
             name: VersionState(version.taken_ms, version.events, version.group,
                                [(*statistic, watch.snapshot()) for statistic, watch in version.watches.items()])
-            for name, version in state.versions.items()})
+            for name, version in state.versions.items()}, state.traffic.snapshot()))
 
     def decode(self, key: str, data: bytes) -> Component:
         """Raises ValueError if the bytes are damaged."""
         try:
-            versions = msgspec.msgpack.decode(data, type=dict[str, VersionState])
+            whole = msgspec.msgpack.decode(data, type=ComponentState)
         except msgspec.MsgspecError as error:
             raise ValueError(f"drift state is damaged: {error}") from None
         component = Component(self.options)
-        for name, kept in versions.items():
+        component.traffic = Traffic(self.options.delta, whole.traffic)
+        for name, kept in whole.versions.items():
             watches = {(field, statistic): Watch(effect_of((field, statistic)), self.options.delta, state)
                        for field, statistic, state in kept.watches}
             component.versions[name] = Version(kept.taken_ms, kept.events, kept.group, watches)

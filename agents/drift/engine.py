@@ -1,4 +1,5 @@
-"""The pure core over closed windows: each version against its own reference, a new one first against the incumbent's.
+"""The pure core over closed windows: each version against its own reference, a new one first against the incumbent's;
+and the component's traffic against what is usual at the hour.
 
 State is per (environment, model, component); versions and their statistics live inside, bounded, so that an event can
 name the versions it affects. Windows of a series come in time order; repeats and amendments are passed over by start.
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from agents.drift.budget import DAY_MS, height
-from agents.drift.cause import judge
+from agents.drift.cause import Verdict, judge
 from agents.drift.component import Codec, Component, Version
 from agents.drift.grouping import Group
 from agents.drift.level import Change
 from agents.drift.message import UNIT, About, make_event, rank
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
+from agents.drift.traffic import A_DAY
+from agents.drift.traffic import FIELD as TRAFFIC
 from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
@@ -49,6 +52,13 @@ class DriftEngine:
             return
         version.taken_ms = window.start_ms
         version.events += window.count
+        allowed = self.options.budget_per_day / (1 + len(version.watches))
+        change = component.traffic.add(window.start_ms, window.count, height(A_DAY, allowed))
+        if change is not None:
+            subject = (window.environment, window.model, window.version, window.component)
+            verdict = Verdict("operational" if change.state == "drifted" else "unknown")
+            yield make_event(subject, "operational", (TRAFFIC, MEAN), change, component.versions, partition,
+                             self.options.delta, About(verdict))
         if version.group.is_over(window.start_ms, self.options):
             yield from self._close(component, version, window, partition)
         version.group.add(window, version.watches, self.options.most_statistics)
@@ -61,7 +71,7 @@ class DriftEngine:
         group, version.group = version.group, Group()
         changes: list[tuple[Statistic, Watch, Change]] = []
         high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
-                      self.options.budget_per_day / max(1, len(version.watches)))
+                      self.options.budget_per_day / (1 + len(version.watches)))
         for statistic, point in group.points(version.watches):
             watch = component.watch(window.version, statistic, point.end_ms)
             if watch is None:

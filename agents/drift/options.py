@@ -67,6 +67,8 @@ NUMERIC = Effect("sd", 0.5, 2.5)
 SHARE = Effect("share", 0.15, 0.4, vanishes=True)
 NULLS = Effect("share", 0.10, 0.5)
 LABELS = Effect("share", 0.10, 0.4, worse=True)
+#: Share of right predictions less their mean confidence.
+GAPS = Effect("share", 0.10, 0.3)
 DISTANCES = Effect("sd", 0.5, 2.5, worse=True)
 NAMED = {
     CONFIDENCE: Effect("share", 0.08, 0.25),

@@ -4,6 +4,9 @@ For classes the error of a label is 0 or 1; for numbers it is the distance. Labe
 `least_labels`, and watched as the statistics of windows are; a new version starts on the incumbent's reference. A slice
 is one value of a segment key, over all versions.
 
+Where labels of classes come with the prediction's confidence, calibration is watched by version, too: whether it was
+right (1 or 0) less its confidence, which is 0 on average while confidence means what it says.
+
 Errors of classes are also read one by one, by a bank of likelihood ratios: it finds a rise sooner than points can, be
 it a large one within a few labels or one too small for a point to show. Its allowance is the budget of false alarms,
 per component and day of event time, in equal parts for the slices there are (alpha spending).
@@ -25,7 +28,7 @@ from agents.drift.cause import Verdict, judge
 from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.level import Change, WatchState
 from agents.drift.message import UNIT, About, make_event, rank
-from agents.drift.options import DISTANCES, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
+from agents.drift.options import DISTANCES, GAPS, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
 from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
 from agents.drift.watch import Watch
@@ -33,8 +36,8 @@ from schemas.drift import DriftEvent
 from schemas.telemetry import Feedback
 from streams.state.keyed import KeyedStates
 
-FIELD = "error"
-VERSION, SEGMENT = f"version{UNIT}", f"segment{UNIT}"
+FIELD, CALIBRATION_FIELD = "error", "calibration"
+VERSION, SEGMENT, CALIBRATION = f"version{UNIT}", f"segment{UNIT}", f"calibration{UNIT}"
 #: Versions that a point of a slice remembers.
 _MOST_VERSIONS = 8
 #: Characters of a segment's value in its contract.
@@ -156,14 +159,14 @@ class Codec:
             kept = msgspec.msgpack.decode(data, type=dict[str, SliceState])
         except msgspec.MsgspecError as error:
             raise ValueError(f"drift state of late labels is damaged: {error}") from None
-        return {name: self._slice(one) for name, one in kept.items()}
+        return {name: self._slice(name, one) for name, one in kept.items()}
 
-    def _slice(self, kept: SliceState) -> Slice:
+    def _slice(self, name: str, kept: SliceState) -> Slice:
         bank = Likelihood()
         if kept.bank:
             bank.restore(kept.bank)
-        return Slice(kept.numeric, Watch(_effect(kept.numeric), self.delta, kept.watch), kept.labels, kept.seen_ms,
-                     kept.events, bank, kept.since_ms)
+        watch = Watch(_effect(name, kept.numeric), self.delta, kept.watch)
+        return Slice(kept.numeric, watch, kept.labels, kept.seen_ms, kept.events, bank, kept.since_ms)
 
 
 class PerformanceEngine:
@@ -185,8 +188,7 @@ class PerformanceEngine:
         return found
 
     def _label(self, slices: Slices, label: Feedback, partition: int) -> Iterator[DriftEvent]:
-        error, numeric = _error(label)
-        for name, told in _names(label):
+        for name, told, error, numeric in _measures(label):
             found = slices.get(name)
             if found is None:
                 found = slices[name] = self._new_slice(slices, name, numeric)
@@ -219,8 +221,8 @@ class PerformanceEngine:
         family = name[:name.rindex(UNIT) + 1]
         _make_room(slices, [known for known in slices if known.startswith(family)], self.options.most_values)
         _make_room(slices, list(slices), self.options.most_slices)
-        effect, delta = _effect(numeric), self.options.delta
-        incumbent = _incumbent(slices, numeric) if family == VERSION else None
+        effect, delta = _effect(name, numeric), self.options.delta
+        incumbent = _incumbent(slices, family, numeric) if family in (VERSION, CALIBRATION) else None
         watch = Watch(effect, delta)
         if incumbent is not None and incumbent.state.reference is not None:
             watch = Watch.on(effect, delta, incumbent.state.reference, inherited=True)
@@ -232,7 +234,8 @@ def _watches(slices: Slices) -> dict[Statistic, Watch]:
     found = {}
     for name, one in slices.items():
         key, _, value = name.removeprefix(SEGMENT).partition(UNIT)
-        field = f"{FIELD}[{key}={value}]" if name.startswith(SEGMENT) else f"{FIELD}[version={value}]"
+        of = CALIBRATION_FIELD if name.startswith(CALIBRATION) else FIELD
+        field = f"{of}[{key}={value}]" if name.startswith(SEGMENT) else f"{of}[version={value}]"
         found[field, MEAN if one.numeric else RATE] = one.watch
     return found
 
@@ -266,15 +269,15 @@ def _make_room(slices: Slices, candidates: list[str], most: int) -> None:
         del slices[min(candidates, key=lambda name: slices[name].seen_ms)]
 
 
-def _incumbent(slices: Slices, numeric: bool) -> Watch | None:
+def _incumbent(slices: Slices, family: str, numeric: bool) -> Watch | None:
     """The watch of the version with the most labels."""
     others = [(one.events, name) for name, one in slices.items()
-              if name.startswith(VERSION) and one.numeric == numeric and one.watch.ready]
+              if name.startswith(family) and one.numeric == numeric and one.watch.ready]
     return slices[max(others)[1]].watch if others else None
 
 
-def _effect(numeric: bool) -> Effect:
-    return DISTANCES if numeric else LABELS
+def _effect(name: str, numeric: bool) -> Effect:
+    return GAPS if name.startswith(CALIBRATION) else DISTANCES if numeric else LABELS
 
 
 def _error(label: Feedback) -> tuple[float, bool]:
@@ -285,8 +288,11 @@ def _error(label: Feedback) -> tuple[float, bool]:
     return float(predicted != true), False
 
 
-def _names(label: Feedback) -> Iterator[tuple[str, str]]:
-    """(slice, field of the event): the version, then each segment value."""
-    yield f"{VERSION}{label.version}", FIELD
+def _measures(label: Feedback) -> Iterator[tuple[str, str, float, bool]]:
+    """(slice, field of the event, value, whether it is a number): the version, each segment value, calibration."""
+    error, numeric = _error(label)
+    yield f"{VERSION}{label.version}", FIELD, error, numeric
     for key, value in label.segment.items():
-        yield f"{SEGMENT}{key}{UNIT}{value}", f"{FIELD}[{key}={value}]"
+        yield f"{SEGMENT}{key}{UNIT}{value}", f"{FIELD}[{key}={value}]", error, numeric
+    if label.confidence is not None and not numeric:
+        yield f"{CALIBRATION}{label.version}", CALIBRATION_FIELD, 1.0 - error - label.confidence, True

@@ -4,7 +4,8 @@ Ours is the whole core over late labels (`agents.drift.performance`), with an al
 the detectors with their own parameters. KSWIN is left out: it takes 160 us a value. A change that is not found within
 the horizon counts as found at its end. False alarms are those on stationary streams of the same error rates. Each peer
 is also put beside our detector alone at an allowance that gives no more false alarms than it does: one for all streams
-(`worse_on`), or one for each (`worse_on_at_its_rate`).
+(`worse_on`), or one for each (`worse_on_at_its_rate`, with the delay of ours, of the peer, and the `floor`: that of a
+detector that knows both shares of errors).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.options import DriftOptions
 from agents.drift.performance import PerformanceEngine
 from streams.state.keyed import KeyedStates
+from tests.bench.drift_floor import HEIGHTS, Informed, delay_at
 from tests.bench.drift_streams import HORIZON, Episode, Errors, drawn, episodes, names, stationary
 
 SIZES = {True: (1, 2_000), False: (5, 10_000)}      # quick: (runs, stationary labels a run)
@@ -56,24 +58,27 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
         raise SystemExit(f"no drift streams in {folder}: name their folder with --data")
     known = [episode for name in (streams[-2:] if quick else streams) for episode in episodes(folder, name)]
     runs, calm = SIZES[quick]
-    ours = summary(measured(core(ALLOWED), known, runs, calm))
-    rivers = {name: summary(measured(alone(DETECTORS[name]), known, runs, calm)) for name in PEERS}
-    levels = [summary(measured(alone(lambda rate=rate: Likelihood(rate)), known, runs, calm)) for rate in ALLOWANCES]
+    ours = summary(measured(lambda _: core(ALLOWED), known, runs, calm))
+    rivers = {name: summary(measured(lambda _, make=DETECTORS[name]: alone(make), known, runs, calm)) for name in PEERS}
+    levels = [summary(measured(lambda _, rate=rate: alone(lambda: Likelihood(rate)), known, runs, calm))
+              for rate in ALLOWANCES]
+    floors = [summary(measured(lambda one, height=height: alone(lambda: Informed(one, height)), known, runs, calm))
+              for height in HEIGHTS]
     matched = {name: _at_most(levels, river["false_per_10k"]) for name, river in rivers.items()}
     _print(ours, rivers, matched)
     return {"bench": "drift", "quick": quick, "ours": ours, "river": rivers[STANDARD],
             "worse_on": worse_on(ours, rivers[STANDARD]),
             "peers": {name: {"river": _total(river), "ours": _total(matched[name]),
                              "worse_on": worse_on(matched[name], river),
-                             "worse_on_at_its_rate": worse_on(_stream_by_stream(levels, river), river)}
+                             "worse_on_at_its_rate": _beside_the_floor(levels, floors, river)}
                       for name, river in rivers.items()}}
 
 
-def measured(finder: Finder, known: list[Episode], runs: int, calm: int) -> dict[str, Tally]:
+def measured(finder_of: Callable[[Episode], Finder], known: list[Episode], runs: int, calm: int) -> dict[str, Tally]:
     """stream -> tally."""
     found: dict[str, Tally] = {}
     for number, episode in enumerate(known):
-        tally = found.setdefault(episode.stream, Tally())
+        tally, finder = found.setdefault(episode.stream, Tally()), finder_of(episode)
         for run in range(runs):
             rng = np.random.default_rng([number, run])
             before, after = drawn(episode, rng)
@@ -113,7 +118,7 @@ def core(allowed: float, gap_ms: int = 1_000) -> Finder:
 def _label(error: float, ts: int) -> Any:
     """What the core reads of a late label; a contract's object would take longer than the core itself."""
     return SimpleNamespace(environment="prod", model="m", version="1", component="model", ts=ts, predicted_at=None,
-                           prediction="yes", label="no" if error else "yes", segment={})
+                           prediction="yes", label="no" if error else "yes", segment={}, confidence=None)
 
 
 def summary(found: dict[str, Tally]) -> dict[str, Any]:
@@ -143,6 +148,14 @@ def _stream_by_stream(levels: list[dict[str, Any]], river: dict[str, Any]) -> di
                    if level["streams"][name]["false_per_10k"] <= theirs["false_per_10k"]),
                   key=lambda own: (-own["detected"], own["delay_mean"]), default=levels[0]["streams"][name])
         for name, theirs in river["streams"].items()}}
+
+
+def _beside_the_floor(levels: list[dict[str, Any]], floors: list[dict[str, Any]],
+                      river: dict[str, Any]) -> dict[str, dict[str, float]]:
+    own = _stream_by_stream(levels, river)
+    return {name: {"ours": own["streams"][name]["delay_mean"], "river": river["streams"][name]["delay_mean"],
+                   "floor": delay_at(floors, name, river["streams"][name]["false_per_10k"])}
+            for name in worse_on(own, river)}
 
 
 def _total(figures: dict[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,13 @@ For a rise by d the cumulated log likelihood ratio of an outcome x (0 or 1) is
     G_d = max(0, G_d + x log(p1 / p0) + (1 - x) log((1 - p1) / (1 - p0))),   p1 = p0 + d
 
 and the bank alarms when a G_d exceeds h_d = log(1 + K_d * J / r). p0 is the share so far, `MARGIN` of its standard
-errors higher, so that a reference of few values alarms later and not falsely. Values since G_d was last 0 may belong to
-a rise: while they are at most `HELD` of those before, p0 is without them, or a slow rise would teach that it is usual.
-K_d is the divergence of p1 from p0, J the number of sizes and r the false alarms allowed a value: the mean time to a
-false alarm of a CUSUM is about (e^h - h - 1) / K (Siegmund), so each size takes an equal part of the allowance, and
-small rises, whose evidence comes slowly, need less of it than large ones.
+errors higher, so that a reference of few values alarms later and not falsely. K_d is the divergence of p1 from p0, J
+the number of sizes and r the false alarms allowed a value: the mean time to a false alarm of a CUSUM is about
+(e^h - h - 1) / K (Siegmund), so each size takes an equal part of the allowance, and small rises, whose evidence comes
+slowly, need less of it than large ones.
 
 Sources: Page, Biometrika 41 (1954); Lorden, Ann. Math. Stat. 42 (1971); Siegmund, Sequential Analysis, 1985. Deviation:
-p0 is learnt all along.
+p0 is learnt all along, as a change is found long before it has moved the mean of all.
 Cost: 12 logarithms a value. Units: r in false alarms a value.
 """
 
@@ -28,7 +27,6 @@ from streams.compiled import compiled
 
 STEPS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 MARGIN = 1.0
-HELD = 0.5
 LEAST_VALUES = 50
 #: Highest share that a rise is taken to lead to.
 MOST = 0.98
@@ -117,15 +115,6 @@ def _unsure(before: float, after: float) -> int:
 
 
 @compiled
-def _reference(n: float, ones: float, held_n: float, held_ones: float) -> float:
-    """The share to compare with: of all n values but those that are held, if they are few."""
-    if n - held_n >= LEAST_VALUES and held_n <= HELD * (n - held_n):
-        n, ones = n - held_n, ones - held_ones
-    share = (ones + 0.5) / (n + 1.0)
-    return min(0.999, share + MARGIN * math.sqrt(share * (1.0 - share) / n))
-
-
-@compiled
 def _run(state: FloatArray, rate: float, values: FloatArray, times: FloatArray, alarms: IntArray) -> int:
     """Indices of alarms into `alarms`; how many. A size's cells: G; n, ones and first time of values since G was 0."""
     found = 0
@@ -134,21 +123,20 @@ def _run(state: FloatArray, rate: float, values: FloatArray, times: FloatArray, 
             state[:] = 0.0
         n, x = state[_N], values[i]
         if n >= LEAST_VALUES:
+            share = (state[_ONES] + 0.5) / (n + 1.0)
+            p0 = min(0.999, share + MARGIN * math.sqrt(share * (1.0 - share) / n))
             best = 0.0
             for j in range(len(STEPS)):
-                cell = _HEAD + _CELLS * j
-                p0 = _reference(n, state[_ONES], state[cell + 1], state[cell + 2])
                 p1 = min(p0 + STEPS[j], max(MOST, (1.0 + p0) / 2.0))
                 if p1 - p0 < STEPS[0] / 2:
                     continue
                 one, zero = math.log(p1 / p0), math.log((1.0 - p1) / (1.0 - p0))
+                cell = _HEAD + _CELLS * j
                 if state[cell] <= 0.0:
-                    state[cell + 3] = times[i]
+                    state[cell + 1], state[cell + 2], state[cell + 3] = 0.0, 0.0, times[i]
                 state[cell] = max(0.0, state[cell] + x * one + (1.0 - x) * zero)
                 state[cell + 1] += 1.0
                 state[cell + 2] += x
-                if state[cell] <= 0.0:
-                    state[cell + 1], state[cell + 2] = 0.0, 0.0
                 over = state[cell] - math.log1p((p1 * one + (1.0 - p1) * zero) * len(STEPS) / rate)
                 if over > best:
                     best = over

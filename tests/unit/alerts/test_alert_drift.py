@@ -189,3 +189,14 @@ def test_features_that_part_are_named() -> None:
     assert "feature age and feature tenure do not go together as they did (correlation -0.04, was 0.72)" in opened.title
     [opened] = World().feed(drift(100, "features", detector="mmd"))
     assert "features do not go together as they did" in opened.title
+
+
+def test_confidence_that_is_not_earned_opens_an_incident_that_says_so() -> None:
+    [opened] = World().feed(drift(100, "calibration", kind="performance", before=-0.01, after=-0.18))
+    assert opened.cause == "performance"
+    assert "right 18% less often than their confidence says (was 1% less)" in opened.title
+
+
+def test_traffic_is_told_by_the_minute() -> None:
+    [opened] = World().feed(drift(100, "traffic", kind="operational", before=180.0, after=50.0))
+    assert opened.title == "prod/churn: traffic fell from 180 to 50 events a minute"
