@@ -20,6 +20,8 @@ from agents.scoring.detectors.kernels import FloatArray, clamp
 #: (rows seen, rows a block until then); later blocks are of LONGEST rows.
 RAMP = ((16, 4), (128, 16), (1024, 64))
 LONGEST = 256
+#: After so many rows the scores of those up to the second are forgotten: a handful of rows had taught by then.
+SETTLED, GREEN = 32, 16
 #: A row with a p-value below it is strange.
 STRANGE = 0.002
 #: Strange rows that count all the same: this many times their expected number among usual ones, this many at once.
@@ -263,6 +265,12 @@ class Detector(ByName):
         self.calibration.add(np.minimum(levels[counts], limit))
         teaches = counts & (levels <= limit)
         self.learn_rows(rows[teaches], extras[teaches])
+        if self.counts[SEEN] == SETTLED:
+            self.settle(GREEN - RAMP[0][1])
+
+    def settle(self, first: int) -> None:
+        """Forget so many of the first scores."""
+        self.calibration.forget(min(first, self.calibration.count))
 
 
 def block_end(seen: int) -> int:

@@ -63,6 +63,13 @@ class Calibration:
             self.count += len(part)
         self._sort()
 
+    def forget(self, first: int) -> None:
+        """Leave out the first scores, of no more than `SIZE`."""
+        rest = self.ring[first:self.count].copy()
+        self.count = len(rest)
+        self.ring[:self.count] = rest
+        self._sort()
+
     def _sort(self) -> None:
         self.sorted = np.sort(self.ring[:min(self.count, SIZE)])
         n = len(self.sorted)

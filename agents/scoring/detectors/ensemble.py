@@ -88,6 +88,11 @@ class Ensemble(Detector):
                 member.learn_rows(rows, np.zeros((len(rows), 0)))
         self._fit()
 
+    def settle(self, first: int) -> None:
+        super().settle(first)
+        for calibration in self.calibrations:
+            calibration.forget(min(first, calibration.count))
+
     def _fit(self) -> None:
         for member in self.members:
             if isinstance(member, SampleDetector):
