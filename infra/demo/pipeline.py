@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from infra.embedded.process import die_with_parent, free_port
+from infra.embedded.process import EmbeddedError, die_with_parent, free_port
 from infra.embedded.services import embedded
 from infra.migrations import FOLDER
 from streams.kafka import create_topics
 from streams.settings import PREFIX, Settings
 from streams.stores.postgres import migrate
 
-STOP_S = 20.0
+READY_S, STOP_S = 90.0, 20.0
 
 
 @contextmanager
@@ -35,20 +38,37 @@ def own_pipeline(configured: Settings, say: Callable[[str], None]) -> Iterator[S
                 include={"kafka_url", "redis_url", "database_url"}))
             asyncio.run(create_topics(named))
             asyncio.run(migrate(named, FOLDER))
+            port = free_port()
             with _worker({**os.environ, **environment, f"{PREFIX}DATA_DIR": folder,
-                          f"{PREFIX}WORKER_PORT": str(free_port()), f"{PREFIX}LOG_FORMAT": "json"},
-                         Path(folder) / "worker.log"):
+                          f"{PREFIX}WORKER_PORT": str(port), f"{PREFIX}LOG_FORMAT": "json"},
+                         Path(folder) / "worker.log") as process:
+                _wait_ready(process, f"http://127.0.0.1:{port}/readyz", Path(folder) / "worker.log")
                 yield named.model_copy(update={"data_dir": configured.data_dir})
 
 
+def _wait_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Wait until the worker takes events in: at speed 30 each second of its start would be half a minute behind.
+
+    Raises:
+        EmbeddedError: it has ended, or is not ready in time; with the end of its log.
+    """
+    until_s = time.monotonic() + READY_S
+    while time.monotonic() < until_s and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2):  # noqa: S310  (our own address)
+            return
+        time.sleep(0.1)
+    ending = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
+    raise EmbeddedError(f"The run's worker did not get ready within {READY_S:.0f} s: {ending[0][-300:]}")
+
+
 @contextmanager
-def _worker(environment: dict[str, str], log: Path) -> Iterator[None]:
+def _worker(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.cli.main", "worker"], env=environment, stdin=subprocess.DEVNULL, stdout=out,
             stderr=out, start_new_session=True, preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()))
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
