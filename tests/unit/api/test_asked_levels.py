@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from stores_world import DAY, Gateway, eventually, gateway, world
+from stores_world import DAY, Gateway, world
 
 from agents.aggregation.beside import BesideLabels, of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
@@ -22,8 +21,6 @@ from streams.records import RecordBatch
 from streams.settings import Settings
 from streams.state.checkpoint import Partition
 from streams.stores.history import History
-from streams.stores.postgres import connect
-from streams.stores.spans import Retention
 from streams.windows.levels import read_level
 from streams.windows.record import read_head
 from streams.windows.written import written
@@ -36,23 +33,6 @@ ASK: dict[str, Any] = {"environment": "*", "from": DAY, "to": DAY + 180_000}
 async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settings:
     return await world(tmp_path, postgres_url, valkey_url, granularities_ms=SIZES, segment_keys=("country",),
                        segment_values=2)
-
-
-@pytest.fixture
-async def history(settings: Settings) -> AsyncIterator[History]:
-    pool = await connect(settings)
-    yield History(pool, Retention(30))
-    await pool.close()
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Gateway]:
-    async with gateway(settings) as running:
-        async def ready() -> bool:
-            return (await running.rest.get("/readyz")).status_code == 200
-
-        await eventually(ready, "ready")
-        yield running
 
 
 def telemetry(number: int) -> dict[str, Any]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from stores_world import DAY, Gateway, a_window, an_anomaly, eventually, gateway, opened, summary, world
+from stores_world import DAY, Gateway, a_window, an_anomaly, summary, world
 
 from streams.settings import Settings
 from streams.stores.history import History
-from streams.stores.postgres import connect
 from streams.stores.redis import Hot
-from streams.stores.spans import Retention
 from streams.windows.record import WindowRecord
 
 SIZES = (1_000, 10_000, 60_000, 600_000)
@@ -27,29 +24,6 @@ ASK = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 1_800_0
 @pytest.fixture
 async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settings:
     return await world(tmp_path, postgres_url, valkey_url, granularities_ms=SIZES)
-
-
-@pytest.fixture
-async def history(settings: Settings) -> AsyncIterator[History]:
-    pool = await connect(settings)
-    yield History(pool, Retention(30))
-    await pool.close()
-
-
-@pytest.fixture
-async def hot(settings: Settings) -> AsyncIterator[Hot]:
-    async with opened(settings) as found:
-        yield found
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Gateway]:
-    async with gateway(settings) as running:
-        async def ready() -> bool:
-            return (await running.rest.get("/readyz")).status_code == 200
-
-        await eventually(ready, "ready")
-        yield running
 
 
 def published(values: dict[int, list[float]], closed_to_ms: int, **more: Any) -> list[WindowRecord]:

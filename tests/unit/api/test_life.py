@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stores_world import DAY, Gateway, an_alert, gateway, opened, world
+from stores_world import DAY, Gateway, an_alert, gateway, world
 from support import read_all
 
 from dashboards.api.tokens import Grant, made, write
@@ -23,12 +22,6 @@ async def settings(tmp_path: Path, postgres_url: str, valkey_url: str, tansu: st
     found = await world(tmp_path, postgres_url, valkey_url, kafka_url=tansu)
     await create_topics(found)
     return found
-
-
-@pytest.fixture
-async def hot(settings: Settings) -> AsyncIterator[Hot]:
-    async with opened(settings) as found:
-        yield found
 
 
 async def commands(settings: Settings) -> list[tuple[int, AlertCommand]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,13 @@ from stores_world import (
     database,
     eventually,
     gateway,
-    opened,
     summary,
     world,
 )
 
 from streams.settings import Settings
 from streams.stores.history import History
-from streams.stores.postgres import connect
 from streams.stores.redis import Hot
-from streams.stores.spans import Retention
 
 HOUR = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 3_600_000}
 
@@ -35,30 +31,6 @@ HOUR = {"environment": "prod", "model": "churn", "from": DAY, "to": DAY + 3_600_
 @pytest.fixture
 async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settings:
     return await world(tmp_path, postgres_url, valkey_url)
-
-
-@pytest.fixture
-async def history(settings: Settings) -> AsyncIterator[History]:
-    pool = await connect(settings)
-    yield History(pool, Retention(30))
-    await pool.close()
-
-
-@pytest.fixture
-async def hot(settings: Settings) -> AsyncIterator[Hot]:
-    async with opened(settings) as found:
-        yield found
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Gateway]:
-    async with gateway(settings) as running:
-        await eventually(lambda: ready(running), "ready")
-        yield running
-
-
-async def ready(running: Gateway) -> bool:
-    return (await running.rest.get("/readyz")).status_code == 200
 
 
 async def pages(api: Gateway, path: str, key: str, **query: Any) -> list[list[str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import pytest
 from pydantic import Field, TypeAdapter
-from stores_world import Gateway, a_window, an_alert, an_anomaly, eventually, gateway, opened, world
+from stores_world import Gateway, a_window, an_alert, an_anomaly, eventually, gateway, world
 from websockets.exceptions import InvalidStatus
 
 from dashboards.api.feed import RUN_BYTES
@@ -22,12 +21,6 @@ from streams.stores.redis import Hot
 @pytest.fixture
 async def settings(tmp_path: Path, postgres_url: str, valkey_url: str) -> Settings:
     return await world(tmp_path, postgres_url, valkey_url)
-
-
-@pytest.fixture
-async def hot(settings: Settings) -> AsyncIterator[Hot]:
-    async with opened(settings) as found:
-        yield found
 
 
 async def add(hot: Hot, *numbers: int, **more: Any) -> None:
