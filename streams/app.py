@@ -105,7 +105,7 @@ class Pipeline:
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.assigned = False
         self._readers: Counter[str] = Counter()
-        self._done: dict[TP, int] = {}          # the last offset that some agent is through with
+        self._done: dict[tuple[str, TP], int] = {}          # the last offset that each agent is through with
         self.timer(self._checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
         self.app.task(self._send_outputs)
 
@@ -147,10 +147,10 @@ class Pipeline:
         tick.__name__ = name
         self.app.task(tick)
 
-    def behind(self, row: TopicRow, partition: int) -> bool:
-        """True if records of a partition are known to wait."""
+    def behind(self, agent: str, row: TopicRow, partition: int) -> bool:
+        """True if records of a partition are known to wait for an agent."""
         tp = TP(self.settings.topic(row.name), partition)
-        end, done = self.app.monitor.tp_end_offsets.get(tp), self._done.get(tp)
+        end, done = self.app.monitor.tp_end_offsets.get(tp), self._done.get((agent, tp))
         return end is not None and done is not None and end - done > 1
 
     def wrong(self) -> list[str]:
@@ -208,7 +208,7 @@ class Pipeline:
                              first_offset=batch.first_offset, last_offset=batch.last_offset)
             return
         partition.note(event)
-        self._lag(batch)
+        self._lag(name, batch)
         batch.read(self._readers[batch.topic])
 
     async def _follows(self, name: str, batch: RecordBatch, partition: Partition) -> bool:
@@ -230,10 +230,10 @@ class Pipeline:
         self.checkpointer.close()
         os._exit(70)
 
-    def _lag(self, batch: RecordBatch) -> None:
+    def _lag(self, agent: str, batch: RecordBatch) -> None:
         tp = TP(batch.topic, batch.partition)
         end = self.app.monitor.tp_end_offsets.get(tp)
-        self._done[tp] = batch.last_offset
+        self._done[agent, tp] = batch.last_offset
         if end is not None:
             metrics.LAG.labels(batch.topic, str(batch.partition)).set(max(0, end - batch.last_offset - 1))
 

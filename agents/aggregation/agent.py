@@ -93,11 +93,11 @@ def register(pipeline: Pipeline) -> None:
     async def idle() -> None:
         now_ms = int(time.time() * 1000)
         for partition in pipeline.partitions:
-            behind = pipeline.behind(TELEMETRY, partition.number)
+            behind = pipeline.behind(NAME, TELEMETRY, partition.number)
             publish(engine.idle(partition.states(NAME), now_ms, behind), partition)
             for one in beside:
                 publish(one.idle(partition, now_ms, behind), partition, levels)
-            behind = pipeline.behind(FEEDBACK, partition.number)
+            behind = pipeline.behind(LABELS, FEEDBACK, partition.number)
             publish(of_labels.idle(partition, now_ms, behind), partition, levels)
         metrics.OPEN_WINDOWS.set(sum(len(owned.states(name).live) for owned in pipeline.partitions
                                      for name in (NAME, *(level.name for level in everything))))

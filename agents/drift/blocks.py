@@ -42,13 +42,16 @@ class Kept(msgspec.Struct, array_like=True):
     learnt: int = 0
     sums: bytes = b""
     watch: WatchState = msgspec.field(default_factory=WatchState)
+    version: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Joint:
-    """A component that is live. `seen`: blocks since `since_ms`. Sums over the `learnt` blocks of the reference:
-    means and their squares (2, means); of each column, missing shares and blocks in which it varied; and the
-    correlations, with those of late (columns, columns)."""
+    """A component that is live. `version`: of which the last drift was told. `seen`: blocks since `since_ms`.
+
+    Sums over the `learnt` blocks of the reference: means and their squares (2, means); of each column, missing shares
+    and blocks in which it varied; and the correlations, with those of late (columns, columns).
+    """
 
     delta: float
     columns: list[str] = field(default_factory=list)
@@ -57,6 +60,7 @@ class Joint:
     start_ms: int = 0
     end_ms: int = 0
     versions: list[str] = field(default_factory=list)
+    version: str = ""
     since_ms: int = 0
     seen: int = 0
     learnt: int = 0
@@ -69,7 +73,7 @@ class Joint:
         self.watch = Watch(EFFECT, self.delta)
 
     def begin(self, columns: list[str]) -> None:
-        """Know nothing but which columns there are."""
+        """Know nothing but which columns there are. A drift under way ends untold, as one that is taken for good."""
         width = len(columns)
         self.columns, self.rows = columns, np.zeros((BLOCK, width), np.float32)
         self.filled = self.seen = self.learnt = 0
@@ -82,7 +86,6 @@ class Joint:
         low, high = int(ts_ms.min()), int(ts_ms.max())
         if not self.filled:
             self.start_ms, self.end_ms, self.versions = low, high, []
-            self.since_ms = self.since_ms if self.seen else low
         self.start_ms, self.end_ms = min(self.start_ms, low), max(self.end_ms, high)
         for version in versions:
             if version not in self.versions and len(self.versions) < MOST_VERSIONS:
@@ -94,6 +97,8 @@ class Joint:
     def close(self, allowed_per_day: float) -> Change | None:
         """End the block; a change, if it makes one certain."""
         rows, self.filled = self.rows.astype(np.float64), 0
+        if not self.seen:
+            self.since_ms = self.start_ms
         self.seen += 1
         z = grades(rows)
         missing, varied = np.isnan(rows).mean(axis=0), (z != 0.0).any(axis=0)
@@ -150,7 +155,8 @@ class Codec:
         sums = np.concatenate([part.ravel() for part in (state.means, state.whole, state.together)])
         return msgspec.msgpack.encode(Kept(
             state.columns, state.rows[:state.filled].tobytes(), state.start_ms, state.end_ms, state.versions,
-            state.since_ms, state.seen, state.learnt, sums.astype("<f8").tobytes(), state.watch.snapshot()))
+            state.since_ms, state.seen, state.learnt, sums.astype("<f8").tobytes(), state.watch.snapshot(),
+            state.version))
 
     def decode(self, key: str, data: bytes) -> Joint:
         """Raises ValueError if the bytes are damaged."""
@@ -167,7 +173,7 @@ class Codec:
         found.begin(kept.columns)
         found.filled, found.rows[:len(rows)] = len(rows), rows
         found.start_ms, found.end_ms, found.versions = kept.start_ms, kept.end_ms, kept.versions
-        found.since_ms, found.seen, found.learnt = kept.since_ms, kept.seen, kept.learnt
+        found.since_ms, found.seen, found.learnt, found.version = kept.since_ms, kept.seen, kept.learnt, kept.version
         first, second, third = np.split(sums, np.cumsum(sizes)[:2])
         found.means, found.whole, found.together = (
             first.reshape(2, -1), second.reshape(2, width), third.reshape(2, width, width))

@@ -14,9 +14,8 @@ from agents.drift.cause import Verdict, judge
 from agents.drift.component import Codec, Component, Version
 from agents.drift.grouping import Group
 from agents.drift.level import Change
-from agents.drift.message import UNIT, About, make_event, rank
+from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
-from agents.drift.traffic import A_DAY
 from agents.drift.traffic import FIELD as TRAFFIC
 from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
@@ -52,10 +51,11 @@ class DriftEngine:
             return
         version.taken_ms = window.start_ms
         version.events += window.count
-        allowed = self.options.budget_per_day / (1 + len(version.watches))
-        change = component.traffic.add(window.start_ms, window.count, height(A_DAY, allowed))
+        traffic = component.traffic
+        change = traffic.add(window.start_ms, window.count, self.options.budget_per_day / (1 + len(version.watches)))
         if change is not None:
-            subject = (window.environment, window.model, window.version, window.component)
+            traffic.minutes.version = told_of(traffic.minutes.version, change, window.version)
+            subject = (window.environment, window.model, traffic.minutes.version, window.component)
             verdict = Verdict("operational" if change.state == "drifted" else "unknown")
             yield make_event(subject, "operational", (TRAFFIC, MEAN), change, component.versions, partition,
                              self.options.delta, About(verdict))

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from agents.drift.blocks import BLOCK, Codec, Joint
 from agents.drift.cause import Verdict
 from agents.drift.copula import NEW, UNWANTED, FloatArray, IntArray, features_of, gather, grades, means
-from agents.drift.message import UNIT, About, make_event
+from agents.drift.message import UNIT, About, make_event, told_of
 from agents.drift.options import FEATURE, MEAN, DriftOptions
 from schemas.drift import DriftEvent
 from streams.batch import TelemetryBatch
@@ -110,7 +110,10 @@ class JointEngine:
         if change.state == "drifted":
             change = change._replace(detector=DETECTOR, agreeing=(DETECTOR, *change.agreeing))
             about = About(Verdict("real_change"), state.ranked())
-        return make_event(subject, "data", (FIELD, MEAN), change, state.versions, partition, self.options.delta, about)
+        environment, model, version, component = subject
+        state.version = told_of(state.version, change, version)
+        return make_event((environment, model, state.version, component), "data", (FIELD, MEAN), change, state.versions,
+                          partition, self.options.delta, about)
 
 
 def sampled(offset: IntArray, position: IntArray) -> NDArray[np.bool_]:

@@ -58,6 +58,12 @@ def make_event(subject: tuple[str, str, str, str], kind: DriftKind, statistic: S
         "expected_error_before": expected[0], "expected_error_after": expected[1]})
 
 
+def told_of(known: str, change: Change, version: str) -> str:
+    """The version that an event of a statistic over all versions names: the end of a drift names that of its beginning,
+    `known`, so that whoever keeps drifts by version knows which of them is over."""
+    return known if known and change.state == "recovered" else version
+
+
 def distances(change: Change) -> dict[str, float]:
     """Of the sketch after from the one before; empty without either."""
     before = change.before_sketch

@@ -27,7 +27,7 @@ from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
 from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.level import Change, WatchState
-from agents.drift.message import UNIT, About, make_event, rank
+from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import DISTANCES, GAPS, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
 from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
@@ -96,11 +96,12 @@ class SliceState(msgspec.Struct, array_like=True):
     watch: WatchState
     bank: bytes = b""
     since_ms: int = 0
+    version: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Slice:
-    """A version, or one value of a segment key."""
+    """A version, or one value of a segment key; its last drift was told of `version`."""
 
     numeric: bool
     watch: Watch
@@ -109,6 +110,7 @@ class Slice:
     events: int = 0
     bank: Likelihood = field(default_factory=Likelihood)
     since_ms: int = 0
+    version: str = ""
 
     def points_per_day(self, n: int) -> float:
         """Points of n labels, as they came so far."""
@@ -150,7 +152,8 @@ class Codec:
 
     def encode(self, key: str, state: Slices) -> bytes:
         return msgspec.msgpack.encode({name: SliceState(one.numeric, one.seen_ms, one.events, one.labels,
-                                                        one.watch.snapshot(), one.bank.encode(), one.since_ms)
+                                                        one.watch.snapshot(), one.bank.encode(), one.since_ms,
+                                                        one.version)
                                        for name, one in state.items()})
 
     def decode(self, key: str, data: bytes) -> Slices:
@@ -166,7 +169,8 @@ class Codec:
         if kept.bank:
             bank.restore(kept.bank)
         watch = Watch(_effect(name, kept.numeric), self.delta, kept.watch)
-        return Slice(kept.numeric, watch, kept.labels, kept.seen_ms, kept.events, bank, kept.since_ms)
+        return Slice(kept.numeric, watch, kept.labels, kept.seen_ms, kept.events, bank, kept.since_ms,
+                     kept.version)
 
 
 class PerformanceEngine:
@@ -205,11 +209,13 @@ class PerformanceEngine:
                 found.watch.height = height(found.points_per_day(labels.n), self.options.budget_per_day / len(slices))
                 change = found.watch.add(labels.point())
             if change is not None:
-                yield self._event(slices, label, (told, MEAN if numeric else RATE), change, versions, partition)
+                found.version = told_of(found.version, change, label.version)
+                yield self._event(slices, label, found.version, (told, MEAN if numeric else RATE), change, versions,
+                                  partition)
 
-    def _event(self, slices: Slices, label: Feedback, statistic: Statistic, change: Change, versions: list[str],
-               partition: int) -> DriftEvent:
-        subject = (label.environment, label.model, label.version, label.component)
+    def _event(self, slices: Slices, label: Feedback, version: str, statistic: Statistic, change: Change,
+               versions: list[str], partition: int) -> DriftEvent:
+        subject = (label.environment, label.model, version, label.component)
         about = About()
         if change.state == "drifted":
             verdict = Verdict("new_version") if _is_on_trial(slices) else judge("performance", statistic, change)

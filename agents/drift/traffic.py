@@ -16,6 +16,7 @@ import math
 
 import msgspec
 
+from agents.drift.budget import height
 from agents.drift.level import Change, WatchState
 from agents.drift.options import Effect
 from agents.drift.reference import Point
@@ -35,7 +36,8 @@ EFFECT = Effect("share", math.log(2.0), math.log(5.0))
 class Minutes(msgspec.Struct, array_like=True):
     """As written: the minute under way (its number since 1970), whether it is whole, and its events so far.
 
-    `week`: hour of the week -> mean logarithm of a minute's events. Of the hour under way: its number, minutes, mean.
+    `version`: the one that the last drift was told of. `week`: hour of the week -> mean logarithm of a minute's events.
+    Of the hour under way: its number, minutes, mean.
     """
 
     minute: int = -1
@@ -47,6 +49,7 @@ class Minutes(msgspec.Struct, array_like=True):
     hour: int = -1
     n: int = 0
     mean: float = 0.0
+    version: str = ""
 
     def note(self, start_ms: int, level: float) -> None:
         """Take a minute into its hour of the week, a drift or not; half of what is known is the newest week's."""
@@ -72,12 +75,12 @@ class Traffic:
         self.minutes.watch = self.watch.snapshot()
         return self.minutes
 
-    def add(self, start_ms: int, events: int, height: float) -> Change | None:
+    def add(self, start_ms: int, events: int, allowed_per_day: float) -> Change | None:
         """Take in a window; a change of events a minute, if the minute that it ends makes one certain."""
         now, minute, change = self.minutes, start_ms // MINUTE_MS, None
         if minute > now.minute:
             if now.whole:
-                self.watch.height = height
+                self.watch.height = height(A_DAY, allowed_per_day)
                 change = self._close()
             now.minute, now.whole, now.events = minute, minute == now.minute + 1, 0
         if minute == now.minute:

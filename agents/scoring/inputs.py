@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring import columns
+from agents.scoring.detectors.by_name import MAX_FEATURES
 from agents.scoring.detectors.clocked import TIME, Clocked
 from agents.scoring.detectors.registry import Made
 from agents.scoring.state import CONFIDENCE
@@ -40,6 +41,7 @@ class Inputs:
                 detector.column(TIME)
         layouts = _Layouts(detectors, batch.fields, wanted)
         lacking = columns.lacking(self.order, bounds, layouts.of, layouts.column, wanted, batch.start, batch.field)
+        lacking &= layouts.width < MAX_FEATURES
         if lacking.any():
             for at in np.flatnonzero(lacking).tolist():
                 rows = self.order[self.bounds[at]:self.bounds[at + 1]]

@@ -58,7 +58,8 @@ def _wait_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> No
             return
         time.sleep(0.1)
     ending = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
-    raise EmbeddedError(f"The run's worker did not get ready within {READY_S:.0f} s: {ending[0][-300:]}")
+    what = f"did not get ready within {READY_S:.0f} s" if process.poll() is None else "has ended"
+    raise EmbeddedError(f"The run's worker {what}: {ending[0][-300:]}")
 
 
 @contextmanager

@@ -107,6 +107,9 @@ def test_where_batches_are_cut_and_workers_restarted_changes_nothing(seed: int) 
     rng, records = random.Random(seed), log(parted(5))
     for at in (100, 40_000):        # a field that comes up late, and one batch earlier than another cut has it
         records[at] = Record(at, records[at].value.replace(b'"a":', b'"late":1,"a":'))
+    for at in range(0, len(records), 97):       # and times out of order
+        ts = 1_700_000_000_000 + at * GAP_MS
+        records[at] = Record(at, records[at].value.replace(b'"ts":%d' % ts, b'"ts":%d' % (ts - 60_000)))
     whole = told(records)
     cuts = sorted(rng.sample(range(1, len(records)), 60))
     assert told(records, cuts, restart=True) == whole != []

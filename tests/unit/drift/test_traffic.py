@@ -17,12 +17,12 @@ BREAK = 3 * A_DAY + 700      # a minute of the fourth day
 
 
 def serving(change: Callable[[int], float], seed: int = 1, minutes: int = DAYS * A_DAY) -> list[WindowRecord]:
-    """Six windows a minute with a daily cycle (five times as many at noon as at night), by two versions in turn."""
+    """Six windows a minute with a daily cycle (five times as many at noon as at night), by two versions at random."""
     rng, found = np.random.default_rng(seed), []
     for at in range(minutes * 6):
         minute = at // 6
         usual = 30.0 * math.exp(0.8 * math.sin(2 * math.pi * minute / A_DAY))
-        found.append(window(at * STEP_S, {}, max(1, int(rng.poisson(usual * change(minute)))), version=str(1 + at % 2)))
+        found.append(window(at * STEP_S, {}, max(1, int(rng.poisson(usual * change(minute)))), version=str(rng.integers(1, 3))))
     return found
 
 
@@ -40,6 +40,14 @@ def test_a_fall_that_the_hour_does_not_explain_is_told_and_its_end() -> None:
     assert fall.versions == ["1", "2"]
     assert abs(fall.onset_ms - (ORIGIN_MS + BREAK * 60_000)) <= 120_000
     assert fall.detected_ms - fall.onset_ms <= 15 * 60_000
+
+
+def test_the_end_of_a_fall_names_the_version_of_its_beginning() -> None:
+    """Whichever version ends a minute: what is kept by version must not stay open."""
+    for seed in range(6):
+        events = told(World().give(serving(lambda minute: 0.3 if BREAK <= minute < BREAK + 60 else 1.0, seed)))
+        assert [event.state for event in events] == ["drifted", "recovered"]
+        assert len({event.version for event in events}) == 1
 
 
 def test_a_rise_is_told_as_well() -> None:
