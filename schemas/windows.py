@@ -50,6 +50,8 @@ class MetricWindow(Subject):
 Level = Literal["environment", "segment", "labels"]
 #: In a level's window, where a name is above the level: the model of an environment's, say.
 ALL = "all"
+#: What means the same in every model: the fields that windows of environments have.
+COMMON = frozenset({"latency_ms", "confidence"})
 
 
 class LevelWindow(MetricWindow):

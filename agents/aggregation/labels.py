@@ -70,4 +70,4 @@ def _values(label: Feedback, names: FirstNames, states: States) -> Iterator[tupl
         sure = label.confidence
         yield f"{'right' if right else 'wrong'}={min(BINS - 1, int(sure * BINS)):02d}", sure
         odds = SUREST if sure >= 1 else -SUREST if sure <= 0 else max(-SUREST, min(SUREST, math.log(sure / (1 - sure))))
-        yield f"log_odds.{was}", odds if right else -odds
+        yield f"log_odds.{was.replace('=', ':')}", odds if right else -odds      # with an = it would be a category

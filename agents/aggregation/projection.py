@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.aggregation.names import NONE, FirstNames, States, printable
-from schemas.windows import ALL
+from schemas.windows import ALL, COMMON
 from streams.batch import SeriesKey, TelemetryBatch
 from streams.compiled import compiled
 from streams.windows import grouping
@@ -24,8 +24,6 @@ IntArray = NDArray[np.int64]
 FieldArray = NDArray[np.int32]
 FloatArray = NDArray[np.float64]
 
-#: What means the same in every model.
-COMMON = ("latency_ms", "confidence")
 SEGMENT, FEATURE = "segment.", "feature."
 #: The model, version and component of series for which there is no room.
 FOLDED = "other"

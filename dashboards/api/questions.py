@@ -103,12 +103,12 @@ async def metrics(request: Request, wanted: Wanted,
 
     A point is a step of a group: its windows merged; each component counts its own events. A `level` groups by what is
     above it, and environments and the fleet are read from windows of their own, unless more is asked than latency and
-    confidence. Late labels have `quality` and `classes` in the place of fields. Sliding points overlap; sessions have
-    an `end_ms`. With `compare_version` or
-    `compare_from` the same question is asked of another version or period, whose points are under `compare.windows`,
-    moved to the asked times; beside them both as wholes, their difference, and the Kolmogorov-Smirnov distance of every
-    number. More: ask again from `next_from_ms`, with the `step_ms` of this answer. Tables have it in the header
-    X-Next-From-Ms.
+    confidence; the answer's `level` is that of the windows that were read, null where they are the series'. Late labels
+    have `quality` and `classes` in the place of fields. Sliding points overlap; sessions have an `end_ms`, and come all
+    at once. With `compare_version` or `compare_from` the same question is asked of another version or period, whose
+    points are under `compare.windows`, moved to the asked times; beside them both as wholes, their difference, and the
+    Kolmogorov-Smirnov distance of every number. More: ask again from `next_from_ms`, with the `step_ms` of this answer.
+    Tables have it in the header X-Next-From-Ms.
     """
     wanted = await settled(history_of(request), _sizes_ms(request.app.state.settings, wanted.level), wanted)
     other = _other(wanted, compare_version, compare_from)

@@ -36,11 +36,12 @@ def _statistic(expression: str, version: str = "") -> str:
 
 
 def _judged(expression: str) -> str:
-    """A figure of classes' late labels by version, from the finest windows that they have."""
+    """A figure of classes' late labels by version, from the finest windows that they have in the time shown."""
     return f"""
         SELECT start_at AS time, version AS metric, {expression} AS value FROM level_windows
         WHERE level = 'labels' AND {_ONE_SQL} AND $__timeFilter(start_at) AND fields ? 'correct'
-          AND size_ms = (SELECT min(size_ms) FROM level_series WHERE level = 'labels')
+          AND size_ms = (SELECT min(size_ms) FROM level_windows
+                         WHERE level = 'labels' AND {_ONE_SQL} AND $__timeFilter(start_at))
         GROUP BY 1, 2 ORDER BY 1"""
 
 

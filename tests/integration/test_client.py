@@ -47,4 +47,4 @@ async def test_it_follows_a_gateway_over_a_restart_and_has_every_alert_once(
 
 def test_the_page_has_the_client_as_it_is_compiled(node: str) -> None:
     compiled = (CLIENT / "dist" / "index.js").read_text()
-    assert (ROOT / "dashboards" / "api" / "static" / "client.js").read_text() == compiled
+    assert (ROOT / "dashboards" / "api" / "static" / "client.js").read_text() == compiled, "npm run build copies it"

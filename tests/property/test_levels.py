@@ -199,9 +199,11 @@ def test_windows_and_their_first_copies_do_not_hang_on_where_batches_end(drawn: 
 def test_every_level_counts_what_its_parts_count_over_partitions_and_sizes(left: Any, right: Any) -> None:
     reader, of_series = Reader(), defaultdict[Any, int](int)
     for number, drawn in enumerate((left, right)):
-        events = stream(drawn)
-        worker = Worker({}, number)
-        reader.take(worker.run(records(events)))
+        events, alone = stream(drawn), Reader()
+        found = Worker({}, number).run(records(events))
+        reader.take(found)
+        alone.take(found)
+        sums_are_those_of_the_finest(alone.stated("environment"))
         for (series, size, start), stated in windows_of(events, OPTIONS).stated().items():
             if series[0] != "flush":
                 of_series[series[0], size, start] += stated["count"]
@@ -211,15 +213,18 @@ def test_every_level_counts_what_its_parts_count_over_partitions_and_sizes(left:
             if window.level == level and window.environment != "flush":
                 counted[window.environment, window.size_ms, window.start_ms] += window.count
         assert counted == {key: many for key, many in of_series.items() if key[1] in sizes}, level
-    for size in SIZES[1:]:
-        for key, whole in reader.stated("environment").items():
-            if key[5] == size:
-                parts = [stated for other, stated in reader.stated("environment").items() if other[:5] == key[:5]
-                         and other[5] == SIZES[0] and key[6] <= other[6] < key[6] + size]
-                if whole["fields"] and len({window.partition for window in reader.windows.values()}) == 1:
-                    for name, found in whole["fields"].items():
-                        assert math.isclose(found["sum"], math.fsum(
-                            part["fields"][name]["sum"] for part in parts if name in part["fields"]), abs_tol=1e-9)
+
+
+def sums_are_those_of_the_finest(stated: dict[Any, dict[str, Any]]) -> None:
+    """Of one partition's windows: each sum is that of its parts."""
+    finest = {key: whole for key, whole in stated.items() if key[5] == SIZES[0]}
+    assert finest
+    for key, whole in stated.items():
+        parts = [part for other, part in finest.items()
+                 if other[:5] == key[:5] and key[6] <= other[6] < key[6] + key[5]]
+        for name, found in whole["fields"].items():
+            assert math.isclose(found["sum"], math.fsum(
+                part["fields"][name]["sum"] for part in parts if name in part["fields"]), abs_tol=1e-9)
 
 
 def test_rare_names_are_counted_together_and_each_day_begins_anew() -> None:

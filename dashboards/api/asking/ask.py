@@ -55,7 +55,13 @@ async def ask(history: HistoryReader, hot: Hot, sizes_ms: Sequence[int], questio
     if more and (question.session_gap_ms or end_ms <= question.from_ms):
         raise QuestionError("too_much", f"more than {stored.MOST_ROWS} windows: ask for a shorter span, or a coarser "
                                         "granularity")
+    slides = max(1, question.sliding_ms // question.step_ms)
+    if len(parts) * slides > stored.MOST_ROWS:
+        raise QuestionError("too_much", f"{len(parts)} windows, each in {slides} points that slide: ask for a shorter "
+                                        "span or `sliding_ms`, or a longer `step_ms`")
     points = answer.points(parts, question, both.known_to_ms, end_ms)
+    if question.session_gap_ms and len(points) > limit:     # others run on where the next page would begin
+        raise QuestionError("too_much", f"more than {limit} sessions: raise `limit`, or ask for a shorter span")
     parts = [part for part in parts if part.start_ms >= question.from_ms]
     kept, following = _whole_starts(points, limit)
     return Asked(kept, parts, following if following is not None else end_ms if more else None)

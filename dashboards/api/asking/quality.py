@@ -45,9 +45,10 @@ def by_class(wholes: Mapping[str, Summary]) -> dict[str, Row]:
 
 
 def roc_auc(fields: Mapping[str, Sequence[Summary]]) -> float | None:
-    """Of two classes; None of any other number, or without confidences of both."""
+    """Of two classes; None of any other number, or without confidences of either."""
     odds = [merged_sketch(found) for name, found in sorted(fields.items()) if name.startswith(ODDS)]
-    if sum(name.startswith(CLASS) for name in fields) != 2 or len(odds) != 2:
+    if sum(name.startswith(CLASS) for name in fields) != 2 or len(odds) != 2 \
+            or not all(map(len, odds)):
         return None
     return area(odds[0], np.stack((-odds[1][::-1, 0], odds[1][::-1, 1]), axis=1))
 

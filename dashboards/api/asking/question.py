@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
+from schemas.windows import COMMON
+
 Key = Literal["environment", "model", "version", "component", "segment"]
 GROUPS: tuple[Key, ...] = get_args(Key)
 KEYS = GROUPS[:4]
 #: Which part of the hierarchy a point is of, and whose windows tell it; see `read_as`.
 Level = Literal["component", "version", "model", "environment", "fleet", "segment", "labels"]
-#: Fields that windows of environments have.
-COMMON = frozenset({"latency_ms", "confidence"})
 Statistic = Literal["count", "missing", "sum", "mean", "std", "min", "max"]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 #: Of these people ask unless they say otherwise; `sum` only if they do.

@@ -65,9 +65,10 @@ function connect() {
   if (!token) return login("");
   document.cookie = `streamgauge_token=${encodeURIComponent(token)}; path=/api; samesite=strict`;
   let pending = [];
-  const fresh = () => {
-    pending ??= [];
-    load(pending).catch(error => say(error.message, "bad")).finally(() => { pending = null; });
+  const fresh = () => {      // a later load has what an earlier one still waits for
+    const mine = pending = [...pending ?? []];
+    load(mine).catch(error => { say(error.message, "bad"); mine.forEach(take); draw(); })
+      .finally(() => { if (pending === mine) pending = null; });
   };
   const refused = text => { follower.stop(); login(text); };
   const state = {

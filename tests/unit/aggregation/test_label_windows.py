@@ -82,9 +82,10 @@ def drawn(count: int, classes: list[str], seed: int = 1) -> list[Feedback]:
     return found
 
 
+@pytest.mark.parametrize("classes", [["no", "yes"], ["plan=no", "plan=yes"]])
 @pytest.mark.parametrize("size", [60_000, 600_000])
-def test_figures_of_two_classes_are_those_of_all_labels_at_once(size: int) -> None:
-    found, world = drawn(3_000, ["no", "yes"]), World()
+def test_figures_of_two_classes_are_those_of_all_labels_at_once(size: int, classes: list[str]) -> None:
+    found, world = drawn(3_000, classes), World()
     for first in range(0, len(found), 700):
         world.take(found[first:first + 700], first)
     world.close()
@@ -95,8 +96,8 @@ def test_figures_of_two_classes_are_those_of_all_labels_at_once(size: int) -> No
     assert told["accuracy"] == pytest.approx(right.mean())
     for name, exact in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         assert told[name] == pytest.approx(exact(true, said, average="macro"))
-    of_yes = np.where(np.array(said) == "yes", sure, 1 - sure)
-    assert told["roc_auc"] == pytest.approx(roc_auc_score(np.array(true) == "yes", of_yes), abs=2e-3)
+    of_yes = np.where(np.array(said) == classes[1], sure, 1 - sure)
+    assert told["roc_auc"] == pytest.approx(roc_auc_score(np.array(true) == classes[1], of_yes), abs=2e-3)
     bins = np.minimum(19, (sure * 20).astype(int))
     expected = sum(abs(right[bins == at].sum() - sure[bins == at].sum()) for at in range(20)) / len(found)
     assert told["calibration_error"] == pytest.approx(expected)

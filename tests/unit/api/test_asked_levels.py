@@ -225,6 +225,30 @@ async def test_sessions_are_the_times_with_events(api: Gateway, settings: Settin
     assert await counts_of(api, session_gap_ms=60_000, granularity_ms=1_000, model="m") == [(0, 6)]
 
 
+async def test_sessions_come_all_at_once_or_not_at_all(api: Gateway, settings: Settings, history: History) -> None:
+    """A next page would begin within a session of another group, and count its end once more."""
+    await Agents(settings, 0).take(history, [
+        telemetry(0) | {"ts": DAY + 1_000 * second, "event_id": f"{model}{second}", "model": model}
+        for model, second in [*(("b", second) for second in range(10)), ("a", 5), ("b", 60)]])
+    query = ASK | {"session_gap_ms": 2_000, "model": "*", "group_by": "model", "to": DAY + 30_000}
+    answer = await api.rest.get("/api/metrics", params=query | {"limit": 1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_much")
+    both = await api.get("/api/metrics", **query, limit=2)
+    assert [(w["model"], w["count"]) for w in both["windows"]] == [("b", 10), ("a", 1)]
+    assert both["next_from_ms"] is None
+
+
+async def test_sliding_points_that_would_merge_windows_too_often_are_refused(
+        api: Gateway, two_partitions: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = ASK | {"granularity_ms": 1_000, "step_ms": 1_000, "model": "*"}
+    whole = await api.get("/api/metrics", **query)
+    monkeypatch.setattr("dashboards.api.asking.stored.MOST_ROWS", 10 * sum(w["partitions"] for w in whole["windows"]))
+    assert (await api.rest.get("/api/metrics", params=query | {"sliding_ms": 5_000})).status_code == 200
+    answer = await api.rest.get("/api/metrics", params=query | {"sliding_ms": 100_000})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_much")
+    assert "slide" in answer.json()["message"]
+
+
 @pytest.mark.parametrize(("query", "says"), [
     ({"sliding_ms": 15_000, "step_ms": 10_000}, "multiple"), ({"session_gap_ms": 500}, "at least"),
     ({"sliding_ms": 60_000, "session_gap_ms": 60_000}, "not both"),

@@ -22,7 +22,8 @@ def serving(change: Callable[[int], float], seed: int = 1, minutes: int = DAYS *
     for at in range(minutes * 6):
         minute = at // 6
         usual = 30.0 * math.exp(0.8 * math.sin(2 * math.pi * minute / A_DAY))
-        found.append(window(at * STEP_S, {}, max(1, int(rng.poisson(usual * change(minute)))), version=str(rng.integers(1, 3))))
+        count = max(1, int(rng.poisson(usual * change(minute))))
+        found.append(window(at * STEP_S, {}, count, version=str(rng.integers(1, 3))))
     return found
 
 
