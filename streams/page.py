@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 #: What is wrong, or an empty list.
 Check = Callable[[], list[str]]
@@ -15,11 +15,15 @@ Check = Callable[[], list[str]]
 async def serve(host: str, port: int, ready: Check) -> tuple[web.AppRunner, int]:
     """Serve in the worker's own event loop, so that an answer proves that the loop runs. Returns (runner, port).
 
+    `/metrics?name[]=NAME`, once or more, answers with those samples only, as other exporters do.
+
     Raises:
         OSError: the port is taken.
     """
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        names = request.query.getall("name[]", [])
+        chosen = REGISTRY.restricted_registry(names) if names else REGISTRY
+        return web.Response(body=generate_latest(chosen), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
