@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import cramjam
@@ -28,7 +29,7 @@ ZLIB_MAGIC, LZ4_MAGIC, ZSTD_MAGIC = b"SGs1", b"SGs2", b"SGs3"
 SMALL_BYTES = 4_096
 _ZSTD_LEVEL = 1
 _HEAD = struct.Struct(">4sIqH")
-_OFFSET = struct.Struct(">q")
+_CRC, _EPOCH, _OFFSET = struct.Struct(">I"), struct.Struct(">qH"), struct.Struct(">q")
 
 
 class CorruptSnapshotError(ValueError):
@@ -51,14 +52,19 @@ class Row(NamedTuple):
 
 def encode(row: Row) -> bytes:
     """The bytes of a row."""
-    parts = [struct.pack(">qH", row.epoch, len(row.fence))]
+    parts = [_EPOCH.pack(row.epoch, len(row.fence))]
     for topic, offset in row.fence.items():
-        name = topic.encode()
-        parts.append(bytes([len(name)]) + name + _OFFSET.pack(offset))
+        parts += _name(topic), _OFFSET.pack(offset)
     small = len(row.payload) <= SMALL_BYTES
     parts.append(bytes(lz4.compress_block(row.payload) if small else zstd.compress(row.payload, _ZSTD_LEVEL)))
     body = b"".join(parts)
-    return (LZ4_MAGIC if small else ZSTD_MAGIC) + struct.pack(">I", zlib.crc32(body)) + body
+    return (LZ4_MAGIC if small else ZSTD_MAGIC) + _CRC.pack(zlib.crc32(body)) + body
+
+
+@lru_cache(maxsize=256)
+def _name(topic: str) -> bytes:
+    name = topic.encode()
+    return bytes([len(name)]) + name
 
 
 def epoch_and_fence(data: bytes) -> tuple[int, int]:

@@ -31,6 +31,8 @@ _MAX_INT32 = 2**31 - 1
 
 IntArray = NDArray[np.int64]
 
+_NO_ROWS = summary.empty_rows(0)
+
 
 class PaneFormatError(ValueError):
     """Bytes that are not a pane. What to do: as for a damaged snapshot row, see `streams.state.row`."""
@@ -111,7 +113,7 @@ class Pane:
         self.emitted = False
         self.late_ms: int | None = None
         self.layout = layout
-        self.table = summary.empty_rows(len(layout.names))
+        self.table = summary.empty_rows(len(layout.names)) if layout.names else _NO_ROWS
         self.sketches = sketch.Sketches()
 
     def merge(self, other: Pane, layouts: Layouts) -> None:
@@ -119,7 +121,10 @@ class Pane:
         self.count += other.count
         self.errors += other.errors
         self.ignored += other.ignored
-        if other.layout is self.layout:
+        if not self.layout.names:
+            self.layout, self.table = other.layout, other.table.copy()
+            self.sketches.merge(other.sketches, None)
+        elif other.layout is self.layout:
             summary.merge_rows(self.table, other.table, self.layout.identity)
             self.sketches.merge(other.sketches, None)
         else:
