@@ -15,6 +15,8 @@ from streams.windows.sketch import BIAS, GAMMA, LOG_GAMMA, bucket_value
 LARGEST = 1e100
 #: Logarithms of what is not positive (a latency of 0 ms).
 LOG_FLOOR = math.log(1e-3)
+#: Of a field's values, to know their logarithms.
+LEAST_KNOWN = 0.9
 _LOG_SHIFT = math.log(2 / (GAMMA + 1)) - BIAS * LOG_GAMMA
 
 
@@ -88,13 +90,17 @@ class Cell(msgspec.Struct, array_like=True):
         return found
 
     def log_moments(self, sketch: Mapping[int, int]) -> tuple[float, float]:
-        """Mean and variance of the logarithms, with those in the sketch; NaN if some are unknown."""
-        if self.log_n < self.n or self.meant_n + sum(sketch.values()) < self.n:
+        """Mean and variance of the logarithms, with those in the sketch; NaN if some are unknown.
+
+        A sketch that is a sample may have a few values less than there are; one that could not be read has none.
+        """
+        known = self.meant_n + sum(sketch.values())
+        if self.log_n < self.n or known < LEAST_KNOWN * self.n:
             return math.nan, math.nan
         logs = [(count, log_value(code)) for code, count in sketch.items()]
-        mean = math.fsum((self.log_sum, *(count * log for count, log in logs))) / self.n
+        mean = math.fsum((self.log_sum, *(count * log for count, log in logs))) / known
         squares = math.fsum((self.log_squares, *(count * log * log for count, log in logs)))
-        return mean, max(0.0, squares / self.n - mean * mean)
+        return mean, max(0.0, squares / known - mean * mean)
 
     def watched_mean(self) -> float:
         """The mean through the lens; NaN if some values came before there was one."""
