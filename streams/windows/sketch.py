@@ -98,6 +98,11 @@ class Sketches:
             if self._waits >= _MAX_WAITING:
                 self.arrays()
 
+    def weigh(self, keys: KeyArray, counts: IntArray) -> None:
+        """Add values by their keys, in any order, each as often as is said."""
+        order = np.argsort(keys, kind="stable")
+        self._take(*merged(*_NO_KEYS, keys[order], counts[order]))
+
     def arrays(self) -> tuple[KeyArray, IntArray]:
         """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
         if self._waiting:

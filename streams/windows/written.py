@@ -1,7 +1,7 @@
 """A closed pane straight to the JSON of its window: byte for byte what `write_window` makes of it, and quicker.
 
 Numbers are written by msgspec, all of a pane's at once; one compiled pass weaves them between names, counts and sketch.
-Sums that overflowed take the long way, over `Pane.summaries`.
+Sums that overflowed, and sketches that are samples, take the long way, over `Pane.summaries`.
 """
 
 from __future__ import annotations
@@ -69,8 +69,10 @@ def _of(series: SeriesKey) -> str:
 
 
 def fields_json(pane: Pane) -> bytes | None:
-    """The JSON object of a pane's fields; None if some of its sums are not finite."""
+    """The JSON object of a pane's fields; None if some of its sums are not finite, or sketches are samples."""
     names, ends = pane.layout.quoted
+    if pane.left is not None:
+        return None
     if not len(ends):
         return b"{}"
     numbers = np.empty(len(ends) * _NUMBERS)

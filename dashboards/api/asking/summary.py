@@ -27,12 +27,18 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     max: float | None = None
     mean: float | None = None
     m2: float = 0.0
+    sketched: int | None = None
     sketch: msgspec.Raw = msgspec.Raw(b"[]")
 
     @property
     def std(self) -> float | None:
         """Of the values as a sample; None of fewer than two."""
         return math.sqrt(self.m2 / (self.count - 1)) if self.mean is not None and self.count > 1 else None
+
+    @property
+    def sampling_rate(self) -> float | None:
+        """The share of the values that the sketch was made of; None: all of them."""
+        return None if self.sketched is None else self.sketched / self.count
 
 
 def merged(found: Sequence[Summary]) -> Summary:
@@ -45,13 +51,15 @@ def merged(found: Sequence[Summary]) -> Summary:
 
 def _merge(a: Summary, b: Summary) -> Summary:
     count, missing, total = a.count + b.count, a.missing + b.missing, a.sum + b.sum
+    sketched = None if a.sketched is b.sketched is None else sum(
+        one.count if one.sketched is None else one.sketched for one in (a, b))
     if a.mean is None or b.mean is None:
         one = b if a.mean is None else a
-        return Summary(count, missing, total, one.min, one.max, one.mean, one.m2)
+        return Summary(count, missing, total, one.min, one.max, one.mean, one.m2, sketched)
     assert a.min is not None and a.max is not None and b.min is not None and b.max is not None
     step = b.mean - a.mean
     return Summary(count, missing, total, min(a.min, b.min), max(a.max, b.max), a.mean + step * b.count / count,
-                   a.m2 + b.m2 + step * step * a.count * b.count / count)
+                   a.m2 + b.m2 + step * step * a.count * b.count / count, sketched)
 
 
 def sketch_of(found: Summary) -> Sketch:

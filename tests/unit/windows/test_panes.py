@@ -70,6 +70,22 @@ def test_the_bytes_of_format_2_are_these() -> None:
     assert Pane.decode(GOLDEN, Layouts()).summaries() == pane(Layouts()).summaries()
 
 
+def test_the_bytes_of_format_3_say_what_sketches_leave_out() -> None:
+    found = pane(Layouts())
+    found.left = np.array([2, 0])
+    data = found.encode()
+    assert data == b"\x9c\x03" + GOLDEN[2:] + bytes.fromhex("c410") + bytes([2, *[0] * 15])
+    again = Pane.decode(data, Layouts())
+    assert again.encode() == data
+    assert again.summaries()["latency_ms"].sketched == 1
+    for size in range(len(GOLDEN), len(data)):
+        with pytest.raises(PaneFormatError):
+            Pane.decode(data[:size], Layouts())
+    for damaged in (b"\x9b\x03" + GOLDEN[2:], b"\x9c\x02" + data[2:], data[:-18] + b"\xc4\x18" + bytes(24)):
+        with pytest.raises(PaneFormatError, match="damaged"):
+            Pane.decode(damaged, Layouts())
+
+
 def test_an_empty_pane_comes_back_and_takes_in_more() -> None:
     layouts = Layouts()
     again = Pane.decode(Pane(layouts.empty).encode(), layouts)
@@ -104,8 +120,8 @@ def test_bytes_that_are_no_pane_raise_the_panes_own_error(data: bytes) -> None:
 
 def test_a_pane_of_a_later_format_is_refused_by_name() -> None:
     data = bytearray(pane(Layouts()).encode())
-    data[1] = 3
-    with pytest.raises(PaneFormatError, match="format 3 is not known"):
+    data[1] = 4
+    with pytest.raises(PaneFormatError, match="format 4 is not known"):
         Pane.decode(bytes(data), Layouts())
 
 
