@@ -176,10 +176,9 @@ class AggregationEngine(Generic[W]):
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
-        old, new = pane(entry), Pane(self.layouts.empty)
+        parts = [pane(states.entry(part.text())) for part in self._calendar(states).parts(key)]
+        old, new = pane(entry), Pane.rolled(parts, self.layouts)
         new.revision, new.emitted = old.revision, old.emitted
-        for part in self._calendar(states).parts(key):
-            new.merge(pane(states.entry(part.text())), self.layouts)
         entry.state = new
 
     # -- restored partitions ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ Arrays are little-endian.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -134,6 +135,30 @@ class Pane:
             self.ignored += int(lost[:, summary.COUNT].sum() + lost[:, summary.MISSING].sum())
             summary.merge_rows(self.table, other.table, mapping)
             self.sketches.merge(other.sketches, mapping)
+
+    @classmethod
+    def rolled(cls, parts: Sequence[Pane], layouts: Layouts) -> Pane:
+        """The panes as one, as if each were merged after the other into an empty one; in time order."""
+        if len({part.layout for part in parts}) == 1 and len(parts[0].layout.names):
+            return cls._alike(parts)
+        whole = cls(layouts.empty)
+        for part in parts:
+            whole.merge(part, layouts)
+        return whole
+
+    @classmethod
+    def _alike(cls, parts: Sequence[Pane]) -> Pane:
+        """The same of panes with the same fields, at once: most are."""
+        whole = cls(parts[0].layout)
+        fields, tables = len(whole.layout.names), np.concatenate([part.table for part in parts])
+        for part in parts:
+            whole.count += part.count
+            whole.errors += part.errors
+            whole.ignored += part.ignored
+            whole.leave(part.left, whole.layout.identity)
+        summary.merge_rows(whole.table, tables, np.arange(len(tables)) % fields)
+        whole.sketches = sketch.Sketches.of([part.sketches for part in parts], fields)
+        return whole
 
     def leave(self, left: IntArray | None, mapping: IntArray) -> None:
         """Note values that no sketch has: left[i] of the field mapping[i] (-1: none of ours)."""

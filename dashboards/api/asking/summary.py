@@ -110,7 +110,9 @@ def _codes(sketch: Sketch, qs: NDArray[np.float64]) -> NDArray[np.int64]:
     seen = np.cumsum(sketch[:, 1])
     if len(seen) == 0 or seen[-1] == 0:
         return np.empty(0, np.int64)
-    return sketch[np.searchsorted(seen, np.floor(qs * (seen[-1] - 1)).astype(np.int64), side="right"), 0].copy()
+    ranks = np.floor(qs * (seen[-1] - 1)).astype(np.int64)
+    codes: NDArray[np.int64] = sketch[np.searchsorted(seen, ranks, side="right"), 0].copy()
+    return codes
 
 
 def warm() -> None:

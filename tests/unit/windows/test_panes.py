@@ -199,3 +199,20 @@ def test_more_fields_than_sketch_keys_can_tell_apart_are_refused_when_set() -> N
 def test_a_new_pane_has_an_empty_table_of_its_layout() -> None:
     found = Pane(Layouts().of(("a", "b")))
     assert found.table.tolist() == summary.empty_rows(2).tolist()
+
+
+@pytest.mark.parametrize("names", [("latency_ms", "feature.x"), ("feature.x", "latency_ms", "prediction=a"), ()])
+def test_panes_rolled_up_at_once_are_those_merged_one_after_the_other(names: tuple[str, ...]) -> None:
+    layouts, rng = Layouts(), np.random.default_rng(len(names))
+    parts = [Pane(layouts.of(("latency_ms", "feature.x") if at else names)) for at in range(5)]
+    for at, part in enumerate(parts):
+        part.count, part.errors, part.ignored = at + 1, at, 2 * at
+        if len(part.layout.names):
+            part.table[:2] = [[at + 1, 0, *rng.normal(size=4), 1], [0, 3, 0, np.inf, -np.inf, 0, 0]]
+            part.sketches.add(rng.integers(0, 2**CODE_BITS, 30).astype(np.int32))
+            part.left = np.array([0, at]) if at % 2 else None
+    whole = Pane(layouts.empty)
+    for part in parts:
+        whole.merge(part, layouts)
+    assert Pane.rolled(parts, layouts).encode() == whole.encode()
+    assert parts[0].encode() == Pane.rolled(parts[:1], layouts).encode(), "of one part it is that part"
