@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from streams import protobuf
 
 #: What is wrong, or an empty list.
 Check = Callable[[], list[str]]
@@ -18,7 +20,9 @@ async def serve(host: str, port: int, ready: Check) -> tuple[web.AppRunner, int]
     Raises:
         OSError: the port is taken.
     """
-    async def metrics(_: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
+        if protobuf.wanted(request.headers.get("Accept", "")):
+            return web.Response(body=protobuf.generate(REGISTRY), headers={"Content-Type": protobuf.CONTENT_TYPE})
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
