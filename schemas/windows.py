@@ -22,6 +22,9 @@ class Summary(Contract):
     m2: Annotated[float, Field(ge=0.0)] = Field(
         default=0.0, description="Sum of squared deviations from the mean; m2 / (count - 1) is the variance"
     )
+    sketched: Count | None = Field(
+        default=None, description="Values in the sketch, where that is a sample of them, each counted as often as the "
+        "values it stands for; absent or null: all of them")
     sketch: list[tuple[int, int]] = Field(
         default_factory=list,
         description="Log-bucket quantile sketch as (bucket, count), ascending; relative error 1%",

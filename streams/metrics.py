@@ -31,7 +31,8 @@ OPEN_WINDOWS = Gauge("streamgauge_open_windows", "Panes held in memory")
 WINDOWS_CLOSED = Counter("streamgauge_windows_closed", "Windows published, amendments included")
 TOO_LATE = Counter("streamgauge_too_late", "Events that came after their window's grace")
 BOUNDED = Counter("streamgauge_bounded", "What a bound on windows has acted on: events of series counted as other, "
-                  "values of categories counted as <other>, values of fields left out", ["what"])
+                  "values of categories counted as <other>, values of fields left out, values of hot features left "
+                  "out of sketches", ["what"])
 TOO_LATE_LABELS = Counter("streamgauge_too_late_labels", "Late labels of predictions past their window's grace")
 DETECTORS = Gauge("streamgauge_detectors", "Detectors held in memory")
 DETECTOR_WORTH = Gauge("streamgauge_detector_worth", "Precision, recall and ROC-AUC by the labels so far",

@@ -8,6 +8,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from streams import protobuf
+
 #: What is wrong, or an empty list.
 Check = Callable[[], list[str]]
 
@@ -23,6 +25,8 @@ async def serve(host: str, port: int, ready: Check) -> tuple[web.AppRunner, int]
     async def metrics(request: web.Request) -> web.Response:
         names = request.query.getall("name[]", [])
         chosen = REGISTRY.restricted_registry(names) if names else REGISTRY
+        if not names and protobuf.wanted(request.headers.get("Accept", "")):
+            return web.Response(body=protobuf.generate(REGISTRY), headers={"Content-Type": protobuf.CONTENT_TYPE})
         return web.Response(body=generate_latest(chosen), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:

@@ -18,6 +18,8 @@ from schemas.base import MAX_SEGMENT_KEYS
 
 PREFIX = "STREAMGAUGE_"
 MINUTE_MS = 60_000
+#: Values of a feature and pane that are sketched one by one.
+SKETCH_VALUES = 4_096
 
 
 class Settings(BaseSettings):
@@ -77,11 +79,17 @@ class Settings(BaseSettings):
         (), description="Keys of events' segments, comma-separated, with windows a value from the second finest "
                         "granularity on; empty: none")
     segment_values: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        16, description="Values of a segment key that have windows of their own, a model and day; the first to come. "
-                        "The others are counted together as <other>")
+        16, description="Values of a segment key that have windows of their own, a model; the first to come, and once "
+                        "there are more the most frequent of late. The others are counted together as <other>")
     max_series: Annotated[int, Field(ge=0)] = Field(
         0, description="Series that have windows of their own, a partition and day; the first to come. The others of "
                        "an environment are counted as its model, version and component `other`; 0: any number")
+    max_fields: Annotated[int, Field(ge=1, le=4_096)] = Field(
+        512, description="Fields of a window; values of further ones are left out, and counted")
+    sketch_values: Annotated[int, Field(ge=0)] = Field(
+        SKETCH_VALUES, description="Values of a feature in a window of the finest granularity that are sketched one by "
+                                   "one; of more a share that halves each time their number doubles. Counts, sums and "
+                                   "means stay exact; 0: all are")
     label_windows: bool = Field(
         True, description="Windows of late labels (accuracy, ROC-AUC, calibration) by the time of the prediction, from "
                           "a minute on")

@@ -63,7 +63,9 @@ def register(pipeline: Pipeline) -> None:
     def bounded(folded: int) -> None:
         """Count what bounds have kept out since the last time."""
         metrics.BOUNDED.labels("series").inc(folded)
-        for what, so_far in (("categories", engine.intake.folded_values), ("fields", engine.intake.ignored_values)):
+        taken_in = engine.intake
+        for what, so_far in (("categories", taken_in.folded_values), ("fields", taken_in.ignored_values),
+                             ("sketches", taken_in.unsketched_values)):
             metrics.BOUNDED.labels(what).inc(so_far - kept_out[what])
             kept_out[what] = so_far
 

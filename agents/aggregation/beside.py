@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.aggregation import labels, projection
 from agents.aggregation.engine import AggregationEngine, AggregationOptions, AggregationResult
+from agents.aggregation.hitters import Hitters
 from agents.aggregation.names import FirstNames
 from schemas.telemetry import Feedback
 from streams.batch import TelemetryBatch
@@ -21,20 +22,21 @@ from streams.records import RecordBatch
 from streams.settings import Settings
 from streams.state.checkpoint import Partition
 from streams.state.keyed import Codec
+from streams.windows.layout import MAX_FIELDS
 from streams.windows.levels import writer
 from streams.windows.written import WrittenWindow
 
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 #: Panes of late labels in memory, of a partition; others wait in their rows until a label comes for them.
 MOST_LIVE = 4_000
 Engine = AggregationEngine[WrittenWindow]
-Project = Callable[[TelemetryBatch, Partition], TelemetryBatch]
+Project = Callable[[TelemetryBatch, Partition, str], TelemetryBatch]
 
 
 class Beside:
     """Windows of one level. `name` is that of its state; the names that it lets in are kept under `NAME.names`."""
 
-    def __init__(self, name: str, engine: Engine, project: Project, names: FirstNames | None = None) -> None:
+    def __init__(self, name: str, engine: Engine, project: Project, names: Hitters | None = None) -> None:
         self.name = name
         self.engine = engine
         self._project = project
@@ -51,7 +53,7 @@ class Beside:
         states = partition.states(self.name)        # before those of the names: rows are written in this order
         if not len(batch):
             return AggregationResult([], np.empty(0, np.int64))
-        return self.engine.run(self._project(batch, partition), states, topic, now_ms)
+        return self.engine.run(self._project(batch, partition, topic), states, topic, now_ms)
 
     def idle(self, partition: Partition, now_ms: int, behind: bool = False) -> Sequence[WrittenWindow]:
         """What the clock closes; `behind` as in `AggregationEngine.idle`."""
@@ -62,18 +64,22 @@ def of_telemetry(settings: Settings) -> list[Beside]:
     """Those that are made of events."""
     options = AggregationOptions.from_settings(settings)
     found = [Beside("environments", AggregationEngine(options, writer("environment")),
-                    lambda batch, _: projection.environments(batch))] if settings.environment_windows else []
-    span_ms = _span_ms(options)
+                    lambda batch, *_: projection.environments(batch))] if settings.environment_windows else []
     coarse = replace(options, granularities_ms=settings.segment_granularities_ms, judged_ms=options.granularities_ms[0])
     for key in settings.segment_keys:
-        names = FirstNames(settings.segment_values, span_ms)
+        names = Hitters(settings.segment_values, _slot_ms(coarse), coarse.grace_ms + coarse.delay_ms + coarse.judged_ms)
         found.append(Beside(f"segments.{key}", AggregationEngine(coarse, writer("segment")),
                             partial(_segments, key, names), names))
     return found
 
 
-def _segments(key: str, names: FirstNames, batch: TelemetryBatch, partition: Partition) -> TelemetryBatch:
-    return projection.segments(batch, key, names, partition.states(f"segments.{key}.names"))
+def _segments(key: str, names: Hitters, batch: TelemetryBatch, partition: Partition, topic: str) -> TelemetryBatch:
+    return projection.segments(batch, key, names, partition.states(f"segments.{key}.names"), topic)
+
+
+def _slot_ms(options: AggregationOptions) -> int:
+    """For how long a segment's names stay: for its longest windows, but an hour at the most where there are shorter."""
+    return max((size for size in options.granularities_ms if size <= HOUR_MS), default=options.granularities_ms[0])
 
 
 class Cap:
@@ -98,7 +104,8 @@ class BesideLabels:
     name = "labels"
 
     def __init__(self, settings: Settings) -> None:
-        options = replace(AggregationOptions.from_settings(settings), max_categories=2 * labels.CLASSES,
+        options = replace(AggregationOptions.from_settings(settings), max_fields=MAX_FIELDS,
+                          max_categories=2 * labels.CLASSES,
                           granularities_ms=settings.label_granularities_ms, grace_ms=settings.label_grace_ms)
         self.engine: Engine = AggregationEngine(options, writer("labels"))
         self._names = FirstNames(labels.CLASSES, _span_ms(options))

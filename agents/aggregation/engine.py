@@ -29,7 +29,7 @@ from agents.aggregation.options import AggregationOptions
 from agents.aggregation.state import Codec, Meta, State, States, meta, pane
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
-from streams.windows import grouping, sketch, summary, watermark, written
+from streams.windows import grouping, sampling, sketch, summary, watermark, written
 from streams.windows.layout import Layouts
 from streams.windows.panes import Grid, Pane, PaneKey
 
@@ -63,7 +63,7 @@ class AggregationEngine(Generic[W]):
         self.layouts = Layouts(self.options.max_fields, self.options.max_categories)
         self.codec = Codec(self.layouts)
         self.grid = Grid(self.options.granularities_ms)
-        self.intake = Intake(self.grid.finest_ms, self.layouts)
+        self.intake = Intake(self.grid.finest_ms, self.layouts, self.options.sketch_values or sampling.NEVER)
         self.foreign_panes = 0
         self._calendars: weakref.WeakKeyDictionary[States, Calendar] = weakref.WeakKeyDictionary()
 
@@ -73,7 +73,8 @@ class AggregationEngine(Generic[W]):
         grouping.distinct(keys)
         grouping.by_group(keys, 1)
         grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
-        summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy())
+        summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy(), sampling.NEVER,
+                           np.zeros((1, 3), np.int64), keys.copy())
         sketch.warm()
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
         cutting.warm()
@@ -175,10 +176,9 @@ class AggregationEngine(Generic[W]):
 
     def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
         """The pane anew from its finer panes, in time order."""
-        old, new = pane(entry), Pane(self.layouts.empty)
+        parts = [pane(states.entry(part.text())) for part in self._calendar(states).parts(key)]
+        old, new = pane(entry), Pane.rolled(parts, self.layouts)
         new.revision, new.emitted = old.revision, old.emitted
-        for part in self._calendar(states).parts(key):
-            new.merge(pane(states.entry(part.text())), self.layouts)
         entry.state = new
 
     # -- restored partitions ----------------------------------------------------------------------

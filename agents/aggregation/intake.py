@@ -17,7 +17,7 @@ from agents.aggregation.cutting import panes_of
 from agents.aggregation.state import State, States, pane
 from streams.batch import TelemetryBatch
 from streams.state.keyed import Entry
-from streams.windows import grouping, summary
+from streams.windows import grouping, sampling, summary
 from streams.windows.layout import Layout, Layouts
 from streams.windows.panes import Pane, PaneKey
 
@@ -34,13 +34,16 @@ class Touched:
 
 
 class Intake:
-    """Adds batches to panes. `ignored_values` and `folded_values` count what the bounds on fields kept out."""
+    """Adds batches to panes. `ignored_values` and `folded_values` count what the bounds on fields kept out,
+    `unsketched_values` those of features with more than `most` a pane that were left out of their sketches."""
 
-    def __init__(self, size_ms: int, layouts: Layouts) -> None:
+    def __init__(self, size_ms: int, layouts: Layouts, most: int = sampling.NEVER) -> None:
+        self.unsketched_values = 0
         self.ignored_values = 0
         self.folded_values = 0
         self._size_ms = size_ms
         self._layouts = layouts
+        self._most = most
 
     def add(self, batch: TelemetryBatch, leave_out: NDArray[np.bool_], states: States, topic: str,
             fences: dict[str, int]) -> list[Touched]:
@@ -90,13 +93,26 @@ class Intake:
         first = np.append(pane_of_cell, len(found))[cell_of_value]
         first = np.concatenate(([0], np.cumsum(np.bincount(first, minlength=len(found) + 1))))[:len(found)]
         keys, end = np.empty(len(value), np.int32), first.copy()
-        summary.accumulate(table, np.concatenate([item.layout.sketched for item in found]),
-                           np.repeat(np.arange(len(found)), sizes), np.append(row_of_cell, -1)[cell_of_value], value,
-                           keys, end)
+        weighed, left = np.empty((len(value), 3), np.int64), np.zeros(len(table), np.int64)
+        many = summary.accumulate(table, np.concatenate([item.layout.sketched for item in found]),
+                                  np.repeat(np.arange(len(found)), sizes), np.append(row_of_cell, -1)[cell_of_value],
+                                  value, keys, end, self._most, weighed, left)
         rows, spans = bases.tolist(), zip(first.tolist(), end.tolist(), strict=True)
         for at, (item, (low, high)) in enumerate(zip(found, spans, strict=True)):
             item.table = table[rows[at]:rows[at + 1]].copy()
             item.sketches.add(keys[low:high].copy())
+        if many or left.any():
+            self._sample(weighed[:many], left, rows, found)
+
+    def _sample(self, weighed: IntArray, left: IntArray, bases: list[int], found: list[Pane]) -> None:
+        """Into panes with very many values: those that stand for others, and how many were left out."""
+        self.unsketched_values += int(left.sum())
+        for at, (item, base) in enumerate(zip(found, bases, strict=False)):
+            of_pane, part = weighed[weighed[:, 0] == at], left[base:base + len(item.layout.names)]
+            if len(of_pane):
+                item.sketches.weigh(of_pane[:, 1].astype(np.int32), of_pane[:, 2].copy())
+            if part.any():
+                item.leave(part, item.layout.identity)
 
     def _slots(self, cells: IntArray, fields: int, names: list[str],
                found: list[Pane]) -> tuple[IntArray, NDArray[np.bool_]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streams.settings import Settings
+from streams.settings import SKETCH_VALUES, Settings
 from streams.windows.layout import MAX_CATEGORIES, MAX_FIELDS
 
 
@@ -12,6 +12,7 @@ from streams.windows.layout import MAX_CATEGORIES, MAX_FIELDS
 class AggregationOptions:
     """Milliseconds throughout; granularities ascend, each dividing the next.
 
+    sketch_values: as `Settings.sketch_values`; 0: all.
     judged_ms: the windows by whose end, grace included, an event is too late; 0: those of the finest granularity.
     """
 
@@ -22,7 +23,9 @@ class AggregationOptions:
     max_fields: int = MAX_FIELDS
     max_categories: int = MAX_CATEGORIES
     judged_ms: int = 0
+    sketch_values: int = SKETCH_VALUES
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AggregationOptions:
-        return cls(settings.granularities_ms, settings.watermark_delay_ms, settings.grace_ms, settings.idle_ms)
+        return cls(settings.granularities_ms, settings.watermark_delay_ms, settings.grace_ms, settings.idle_ms,
+                   settings.max_fields, sketch_values=settings.sketch_values)

@@ -12,6 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.aggregation import hitters as hitting
+from agents.aggregation.hitters import Hitters
 from agents.aggregation.names import NONE, FirstNames, States, printable
 from schemas.windows import ALL, COMMON
 from streams.batch import SeriesKey, TelemetryBatch
@@ -41,21 +43,22 @@ def without_segments(batch: TelemetryBatch) -> TelemetryBatch:
     return _fewer(batch, lambda name: not name.startswith(SEGMENT))
 
 
-def segments(batch: TelemetryBatch, key: str, names: FirstNames, states: States) -> TelemetryBatch:
+def segments(batch: TelemetryBatch, key: str, hitters: Hitters, states: hitting.States, topic: str) -> TelemetryBatch:
     """The rows by series and value of a segment key; features are left out. Rows without the key are `<none>`."""
     if not len(batch):
         return batch
-    prefix = f"{SEGMENT}{key}="
-    values = [printable(name.removeprefix(prefix)) for name in batch.fields if name.startswith(prefix)]
-    of_field = np.full(len(batch.fields), -1, np.int64)
-    of_field[[at for at, name in enumerate(batch.fields) if name.startswith(prefix)]] = np.arange(len(values))
-    many = len(values) + 1
-    ids, found = _in_spans(batch.series * np.int64(many) + of_rows(batch.start, batch.field, of_field) + 1,
-                           batch.ts_ms // names.span_ms)
-    distinct, of_code = _distinct([_in_segment(batch.keys[code // many], code % many, span, key, values, names, states)
-                                   for code, span in found])
+    texts, value = _values(batch, f"{SEGMENT}{key}=")
+    families, of_series = _families(key, batch.keys)
+    called = hitters.call(states, families, texts, hitting.Events(
+        of_series[batch.series], batch.ts_ms // hitters.slot_ms, np.where(value < len(texts), value, -1), batch.offset),
+        topic, batch.last_offset)
+    names = [*texts, NONE, OTHER]
+    called[called == hitting.OTHERS] = len(texts) + 1
+    called[value == -1] = len(texts)
+    ids, found = grouping.distinct(batch.series * np.int64(len(names)) + called)
+    keys = [in_segment(batch.keys[code // len(names)], key, names[code % len(names)]) for code in found.tolist()]
     kept = _fewer(batch, lambda name: not name.startswith((SEGMENT, FEATURE)))
-    return replace(kept, keys=distinct, series=of_code[ids])
+    return replace(kept, keys=keys, series=ids.astype(np.int32))
 
 
 def capped(batch: TelemetryBatch, names: FirstNames, states: States) -> tuple[TelemetryBatch, int]:
@@ -87,14 +90,28 @@ def _in_spans(codes: IntArray, spans: IntArray) -> tuple[IntArray, list[tuple[in
     return ids, [(code // width, code % width + low) for code in found.tolist()]
 
 
-def _in_segment(series: SeriesKey, value: int, span: int, key: str, values: Sequence[str], names: FirstNames,
-                states: States) -> SeriesKey:
-    if value == 0:
-        return in_segment(series, key, NONE)
-    text = values[value - 1]
-    if text in (NONE, OTHER):
-        return in_segment(series, key, OTHER)
-    return in_segment(series, key, names.name(states, (key, series.environment, series.model), span, text))
+def _values(batch: TelemetryBatch, prefix: str) -> tuple[list[str], IntArray]:
+    """The distinct values of a segment key, and the number of each row's (n,): -1 of rows without the key; of those
+    with a name of ours as many as there are values."""
+    numbers: dict[str, int] = {}
+    of_field = np.full(len(batch.fields), -1, np.int64)
+    ours = []
+    for at, name in enumerate(batch.fields):
+        if name.startswith(prefix):
+            text = printable(name.removeprefix(prefix))
+            if text in (NONE, OTHER):
+                ours.append(at)
+            else:
+                of_field[at] = numbers.setdefault(text, len(numbers))
+    of_field[ours] = len(numbers)
+    return list(numbers), of_rows(batch.start, batch.field, of_field)
+
+
+def _families(key: str, keys: Sequence[SeriesKey]) -> tuple[list[str], IntArray]:
+    """The families of a segment key's values: its models; and the number of each series' (keys,)."""
+    numbers: dict[str, int] = {}
+    of_series = [numbers.setdefault("\x1f".join((key, one.environment, one.model)), len(numbers)) for one in keys]
+    return list(numbers), np.array(of_series, np.int64)
 
 
 def _distinct(keys: Sequence[SeriesKey]) -> tuple[list[SeriesKey], FieldArray]:
@@ -148,3 +165,4 @@ def warm() -> None:
     start, field = np.array([0, 1]), np.zeros(1, np.int32)
     kept(start, field, np.zeros(1), np.zeros(1, np.int32), 1)
     of_rows(start, field, np.zeros(1, np.int64))
+    hitting.warm()

@@ -108,7 +108,8 @@ async def metrics(request: Request, wanted: Wanted,
     at once. With `compare_version` or `compare_from` the same question is asked of another version or period, whose
     points are under `compare.windows`, moved to the asked times; beside them both as wholes, their difference, and the
     Kolmogorov-Smirnov distance of every number. More: ask again from `next_from_ms`, with the `step_ms` of this answer.
-    Tables have it in the header X-Next-From-Ms.
+    Tables have it in the header X-Next-From-Ms. Quantiles of a hot feature rest on a sample: `sampling_rate` of its
+    values.
     """
     wanted = await settled(history_of(request), _sizes_ms(request.app.state.settings, wanted.level), wanted)
     other = _other(wanted, compare_version, compare_from)

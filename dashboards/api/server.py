@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -22,6 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from dashboards.api import door, edge, life, metrics, questions, routes, rules, sockets
+from dashboards.api.asking import summary
 from dashboards.api.auth import api_token, required_or_cookie
 from dashboards.api.commands import Commands
 from dashboards.api.feed import Feed
@@ -202,6 +204,9 @@ def serve(settings: Settings) -> None:
     log.configure(settings, "gateway")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)      # its lines have addresses, and those ?token=
     gateway = server(settings)
+    summary.warm()
+    gc.collect()
+    gc.freeze()             # or each full collection looks at 150,000 objects, and nothing is answered meanwhile
     for number in (signal.SIGINT, signal.SIGTERM):      # uvicorn sends itself the signal again when it has stopped
         signal.signal(number, lambda *_: setattr(gateway, "should_exit", True))
     gateway.run()

@@ -21,11 +21,16 @@ MAX_FIELDS = 512
 #: More do not fit into the keys of sketches.
 SLOTS = (1 << 31 - sketch.CODE_BITS) - 1
 MAX_CATEGORIES = 32
+#: In a slot of `Layout.sketched`: of many values of the field a sample is sketched (`sampling`).
+SAMPLED = 1 << 20
 OTHER = "<other>"
 
 
 class Layout:
-    """Names in the order of their slots. Frozen; made by `Layouts`. sketched (names,): the slot, -1 of a category."""
+    """Names in the order of their slots. Frozen; made by `Layouts`.
+
+    sketched (names,): the slot, with `SAMPLED` of a feature; -1 of a category.
+    """
 
     __slots__ = ("__weakref__", "_quoted", "categories", "identity", "names", "sketched", "slots")
 
@@ -33,7 +38,7 @@ class Layout:
         self.names = names
         self.slots = {name: slot for slot, name in enumerate(names)}
         self.identity: IntArray = np.arange(len(names))
-        self.sketched: IntArray = np.array([-1 if "=" in name else slot for slot, name in enumerate(names)], np.int64)
+        self.sketched: IntArray = np.array([_sketched(slot, name) for slot, name in enumerate(names)], np.int64)
         self._quoted: tuple[NDArray[np.uint8], IntArray] | None = None
         self.categories: dict[str, int] = {}
         for name in names:
@@ -49,6 +54,12 @@ class Layout:
             self._quoted = (np.frombuffer(b"".join(parts), np.uint8),
                             np.cumsum([len(part) for part in parts], dtype=np.int64))
         return self._quoted
+
+
+def _sketched(slot: int, name: str) -> int:
+    if "=" in name:
+        return -1
+    return slot | SAMPLED if name.startswith("feature.") else slot
 
 
 class Layouts:

@@ -3,7 +3,8 @@
 A pane's bytes are one MessagePack array; the row around them carries the checksum.
 
     format, count, errors, ignored values, revision, emitted, late, [names],
-    table (rows of 7 float64), sketch keys (int32, each less the one before), sketch counts (int32 or int64)
+    table (rows of 7 float64), sketch keys (int32, each less the one before), sketch counts (int32 or int64),
+    and in format 3, of panes whose sketches are samples: values left out of each (int64 a name)
 
 Arrays are little-endian.
 """
@@ -11,6 +12,7 @@ Arrays are little-endian.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from streams.windows import sketch, summary
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
 
-FORMAT = 2
+FORMAT, SAMPLED_FORMAT = 2, 3
 _UNIT = "\x1f"
 #: Above every size.
 _FAR_MS = 10**14
@@ -100,10 +102,11 @@ class Grid:
 class Pane:
     """Everything about one series in one span; bounded, mergeable. Row i of `table` is field `layout.names[i]`.
 
-    late_ms: the watermark at the first event, if the pane was over by then; else None.
+    late_ms: the watermark at the first event, if the pane was over by then; else None. left (names,): values that are
+    not in the field's sketch, which is a sample then (`sampling`); None: all sketches are whole.
     """
 
-    __slots__ = ("count", "emitted", "errors", "ignored", "late_ms", "layout", "revision", "sketches", "table")
+    __slots__ = ("count", "emitted", "errors", "ignored", "late_ms", "layout", "left", "revision", "sketches", "table")
 
     def __init__(self, layout: Layout) -> None:
         self.count = 0
@@ -112,6 +115,7 @@ class Pane:
         self.revision = 0
         self.emitted = False
         self.late_ms: int | None = None
+        self.left: IntArray | None = None
         self.layout = layout
         self.table = summary.empty_rows(len(layout.names)) if layout.names else _NO_ROWS
         self.sketches = sketch.Sketches()
@@ -123,34 +127,74 @@ class Pane:
         self.ignored += other.ignored
         if not self.layout.names:
             self.layout, self.table = other.layout, other.table.copy()
+            self.leave(other.left, self.layout.identity)
             self.sketches.merge(other.sketches, None)
         elif other.layout is self.layout:
+            self.leave(other.left, self.layout.identity)
             summary.merge_rows(self.table, other.table, self.layout.identity)
             self.sketches.merge(other.sketches, None)
         else:
             self.layout, mapping = layouts.extended(self.layout, other.layout.names)
             self.table = summary.extended(self.table, len(self.layout.names)).copy()
+            self.leave(other.left, mapping)
             lost = other.table[mapping < 0]
             self.ignored += int(lost[:, summary.COUNT].sum() + lost[:, summary.MISSING].sum())
             summary.merge_rows(self.table, other.table, mapping)
             self.sketches.merge(other.sketches, mapping)
 
+    @classmethod
+    def rolled(cls, parts: Sequence[Pane], layouts: Layouts) -> Pane:
+        """The panes as one, as if each were merged after the other into an empty one; in time order."""
+        if len({part.layout for part in parts}) == 1 and len(parts[0].layout.names):
+            return cls._alike(parts)
+        whole = cls(layouts.empty)
+        for part in parts:
+            whole.merge(part, layouts)
+        return whole
+
+    @classmethod
+    def _alike(cls, parts: Sequence[Pane]) -> Pane:
+        """The same of panes with the same fields, at once: most are."""
+        whole = cls(parts[0].layout)
+        fields, tables = len(whole.layout.names), np.concatenate([part.table for part in parts])
+        for part in parts:
+            whole.count += part.count
+            whole.errors += part.errors
+            whole.ignored += part.ignored
+            whole.leave(part.left, whole.layout.identity)
+        summary.merge_rows(whole.table, tables, np.arange(len(tables)) % fields)
+        whole.sketches = sketch.Sketches.of([part.sketches for part in parts], fields)
+        return whole
+
+    def leave(self, left: IntArray | None, mapping: IntArray) -> None:
+        """Note values that no sketch has: left[i] of the field mapping[i] (-1: none of ours)."""
+        if left is None:
+            return
+        have = np.zeros(len(self.layout.names), np.int64)
+        if self.left is not None:
+            have[:len(self.left)] = self.left
+        mapping = mapping[:len(left)]
+        have[mapping[mapping >= 0]] += left[mapping >= 0]
+        self.left = have
+
     def summaries(self) -> dict[str, SummaryRecord]:
         """The contract's view: field -> summary."""
         names = self.layout.names
+        left = itertools.chain(() if self.left is None else self.left.tolist(), itertools.repeat(0))
         buckets, rows = self.sketches.by_slot(len(names)), self.table.tolist()
-        return {name: summary.to_summary(rows[at], buckets[at]) for at, name in enumerate(names)}
+        return {name: summary.to_summary(*found) for name, *found in zip(names, rows, buckets, left, strict=False)}
 
     def encode(self) -> bytes:
         """The pane as bytes; see the module's docstring."""
         keys, counts = self.sketches.arrays()
         steps = keys.astype("<i4")
         steps[1:] -= keys[:-1]
+        left = () if self.left is None else (self.left.astype("<i8").tobytes(),)
         return msgspec.msgpack.encode((
-            FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted, self.late_ms,
-            self.layout.names,
+            SAMPLED_FORMAT if left else FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted,
+            self.late_ms, self.layout.names,
             self.table.astype("<f8", copy=False).tobytes(), steps.tobytes(),
-            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4", copy=False).tobytes()))
+            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4", copy=False).tobytes(), *left))
 
     @staticmethod
     def decode(data: bytes, layouts: Layouts) -> Pane:
@@ -161,9 +205,9 @@ class Pane:
         """
         try:
             parts: Any = msgspec.msgpack.decode(data)
-            if parts[0] != FORMAT:
-                raise PaneFormatError(f"pane format {parts[0]} is not known; this release reads {FORMAT}")
-            _, count, errors, ignored, revision, emitted, late_ms, names, table, keys, counts = parts
+            if parts[0] not in (FORMAT, SAMPLED_FORMAT):
+                raise PaneFormatError(f"pane format {parts[0]} is not known; this release reads {SAMPLED_FORMAT}")
+            _, count, errors, ignored, revision, emitted, late_ms, names, table, keys, counts, *more = parts
             pane = Pane(layouts.of(tuple(names)))
             pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted, pane.late_ms = (
                 count, errors, ignored, revision, emitted, late_ms)
@@ -172,6 +216,11 @@ class Pane:
             numbers = np.frombuffer(counts, "<i4" if len(counts) == len(keys) else "<i8").astype(np.int64)
             if len(numbers) != len(steps):
                 raise PaneFormatError(f"pane is damaged: {len(steps)} buckets with {len(numbers)} counts")
+            if parts[0] == SAMPLED_FORMAT:
+                (left,) = more
+                pane.left = np.frombuffer(left, "<i8").astype(np.int64)
+            if len(more) != (pane.left is not None) or (pane.left is not None and len(pane.left) > len(names)):
+                raise PaneFormatError("pane is damaged: what its sketches leave out is not of its fields")
             pane.sketches = sketch.Sketches(np.cumsum(steps, dtype=np.int32), numbers)
         except PaneFormatError:
             raise

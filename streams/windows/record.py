@@ -35,6 +35,7 @@ class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
     max: float | None = None
     mean: float | None = None
     m2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    sketched: _Count | msgspec.UnsetType | None = msgspec.UNSET
     buckets: msgspec.Raw = msgspec.field(default=msgspec.Raw(NO_BUCKETS), name="sketch")
 
     @property
@@ -117,7 +118,7 @@ def read_window(value: bytes) -> WindowRecord:
     try:
         return _decoder.decode(value)
     except (msgspec.MsgspecError, RecursionError):
-        return _decoder.decode(MetricWindow.model_validate_json(value).model_dump_json())
+        return _decoder.decode(MetricWindow.model_validate_json(value).model_dump_json(exclude_none=True))
 
 
 def write_window(window: Window) -> bytes:

@@ -32,6 +32,8 @@ SPAN = 1 << 17
 CODE_BITS = 18
 CODE_MASK = (1 << CODE_BITS) - 1
 MAX_BUCKETS = 1_024
+#: Places of a table for each bucket that is in it, at the most.
+_SPARSE = 16
 #: Values that wait, as keys, to be sorted and counted.
 _MAX_WAITING = 8_192
 #: Fewer keys are not worth the tables of a radix sort.
@@ -98,6 +100,11 @@ class Sketches:
             if self._waits >= _MAX_WAITING:
                 self.arrays()
 
+    def weigh(self, keys: KeyArray, counts: IntArray) -> None:
+        """Add values by their keys, in any order, each as often as is said."""
+        order = np.argsort(keys, kind="stable")
+        self._take(*merged(*_NO_KEYS, keys[order], counts[order]))
+
     def arrays(self) -> tuple[KeyArray, IntArray]:
         """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
         if self._waiting:
@@ -116,6 +123,23 @@ class Sketches:
             order = np.argsort(moved, kind="stable")
             keys, counts = merged(*_NO_KEYS, moved[order], counts[slots >= 0][order])
         self._take(keys, counts)
+
+    @classmethod
+    def of(cls, parts: Sequence[Sketches], slots: int) -> Sketches:
+        """The sketches of all parts as one; they have the same `slots`."""
+        arrays = [part.arrays() for part in parts]
+        if len(arrays) == 1:            # arrays are never changed, only replaced
+            return cls(*arrays[0])
+        if len(arrays) == 2:
+            return cls(*_bounded(*merged(*arrays[0], *arrays[1])))
+        keys, counts = (np.concatenate([pair[at] for pair in arrays]) for at in range(2))
+        found, many = summed(keys, counts, slots)
+        if len(found):
+            return cls(*_bounded(found, many))
+        whole = cls()               # values so far apart that a table of all buckets between them would be too large
+        for part in arrays:
+            whole._take(*part)
+        return whole
 
     def _take(self, keys: KeyArray, counts: IntArray) -> None:
         """Take in a sketch; its keys are distinct."""
@@ -189,6 +213,49 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
     return out[:size].copy(), sums[:size].copy()
 
 
+@compiled
+def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntArray]:
+    """Sketches of the same slots, one after the other, as one, by a table of all buckets from the lowest to the highest
+    of each slot and sign; nothing if that were much larger than they are.
+    """
+    low, high = np.full(2 * slots, 1 << 31, np.int64), np.full(2 * slots, -1, np.int64)
+    zeros = np.zeros(slots, np.int64)
+    for at in range(len(keys)):
+        key = keys[at]
+        part = key >> (CODE_BITS - 1)
+        if key & CODE_MASK == SPAN:         # zero, far below all that is positive
+            zeros[key >> CODE_BITS] += counts[at]
+        else:
+            low[part], high[part] = min(low[part], key), max(high[part], key)
+    base, size = np.empty(2 * slots, np.int64), 0
+    for part in range(2 * slots):
+        base[part] = size - low[part]
+        size += max(0, high[part] - low[part] + 1)
+    if size > _SPARSE * len(keys):
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    table = np.zeros(size, np.int64)
+    for at in range(len(keys)):
+        if keys[at] & CODE_MASK != SPAN:
+            table[base[keys[at] >> (CODE_BITS - 1)] + keys[at]] += counts[at]
+    return _filled(table, base, low, high, zeros, len(keys))
+
+
+@compiled
+def _filled(table: IntArray, base: IntArray, low: IntArray, high: IntArray, zeros: IntArray, most: int
+            ) -> tuple[KeyArray, IntArray]:
+    """(keys ascending, counts) of what is in a table; of the zeros before what is positive."""
+    keys, counts, size = np.empty(most, np.int32), np.empty(most, np.int64), 0
+    for part in range(len(low)):
+        if part & 1 and zeros[part >> 1]:
+            keys[size], counts[size] = ((part >> 1) << CODE_BITS) | SPAN, zeros[part >> 1]
+            size += 1
+        for key in range(low[part], high[part] + 1):
+            if table[base[part] + key]:
+                keys[size], counts[size] = key, table[base[part] + key]
+                size += 1
+    return keys[:size].copy(), counts[:size].copy()
+
+
 def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
     """At most MAX_BUCKETS buckets: the lowest ones become one, where the lowest that stays was."""
     extra = len(codes) - MAX_BUCKETS
@@ -225,3 +292,4 @@ def warm() -> None:
         found.add(np.zeros(size, np.int32))
         found.arrays()
     longest_run(np.zeros(1, np.int32))
+    Sketches.of([found, found, found], 1)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.compiled import compiled
-from streams.windows import sketch
+from streams.windows import sampling, sketch
+from streams.windows.layout import SAMPLED
 from streams.windows.record import SummaryRecord, buckets
 
 COUNT, MISSING, SUM, MIN, MAX, MEAN, M2 = range(7)
@@ -54,12 +56,15 @@ def _empty(rows: int) -> FloatArray:
 
 @compiled
 def accumulate(table: FloatArray, slot: IntArray, pane: IntArray, row_of_value: IntArray, value: FloatArray,
-               keys: KeyArray, end: IntArray) -> None:
+               keys: KeyArray, end: IntArray, most: int, weighed: IntArray, left: IntArray) -> int:
     """Add every value to its row, in log order; and its sketch key to the keys of the row's pane.
 
-    table (rows, 7). row_of_value, value (m,): row -1 leaves a value out. slot, pane (rows,): what the row is; slot -1
-    is not sketched. keys, end (panes,): the keys of pane p are written from end[p] on, which moves with them.
+    table (rows, 7). row_of_value, value (m,): row -1 leaves a value out. slot, pane (rows,): what the row is, as in
+    `Layout.sketched`. keys, end (panes,): the keys of pane p are written from end[p] on, which moves with them.
+    most: values of a sampled row that are sketched one by one; see `sampling`. Those taken of the others are written to
+    weighed (m, 3) as (pane, key, weight); their number is returned. left (rows,): values that no sketch has.
     """
+    size = 0
     for at in range(len(value)):
         row = row_of_value[at]
         if row < 0:
@@ -75,9 +80,24 @@ def accumulate(table: FloatArray, slot: IntArray, pane: IntArray, row_of_value: 
         delta = found - table[row, MEAN]
         table[row, MEAN] += delta / table[row, COUNT]
         table[row, M2] += delta * (found - table[row, MEAN])
-        if slot[row] >= 0:
-            keys[end[pane[row]]] = (slot[row] << sketch.CODE_BITS) | (sketch.bucket(found) + sketch.SPAN)
+        place, weight = slot[row], 1
+        if place < 0:
+            continue
+        if place & SAMPLED:
+            place ^= SAMPLED
+            if table[row, COUNT] > most:
+                weight = sampling.weight(int(table[row, COUNT]) - 1, most)
+        if weight == 0:
+            left[row] += 1
+            continue
+        key = (place << sketch.CODE_BITS) | (sketch.bucket(found) + sketch.SPAN)
+        if weight == 1:
+            keys[end[pane[row]]] = key
             end[pane[row]] += 1
+        else:
+            weighed[size, 0], weighed[size, 1], weighed[size, 2] = pane[row], key, weight
+            size += 1
+    return size
 
 
 @compiled
@@ -105,8 +125,11 @@ def merge_rows(into: FloatArray, other: FloatArray, mapping: IntArray) -> None:
         into[at, M2] += other[row, M2] + delta * delta * count * more / total
 
 
-def to_summary(row: list[float], pairs: list[tuple[int, int]]) -> SummaryRecord:
-    """The contract's view of a row. Built without validation (a third of the time): all of it is our own numbers."""
+def to_summary(row: list[float], pairs: list[tuple[int, int]], left: int = 0) -> SummaryRecord:
+    """The contract's view of a row; `left` of its values are not in the sketch.
+
+    Built without validation (a third of the time): all of it is our own numbers.
+    """
     count, missing, total, low, high, mean, m2 = row
     if count == 0:
         return SummaryRecord(schema_version=1, count=0, missing=int(missing), buckets=buckets(pairs))
@@ -114,7 +137,8 @@ def to_summary(row: list[float], pairs: list[tuple[int, int]]) -> SummaryRecord:
         total, mean, m2 = _stated(total), _middle(low, high) if math.isnan(mean) else _stated(mean), _stated(m2)
     return SummaryRecord(
         schema_version=1, count=int(count), missing=int(missing), sum=total, min=low, max=high,
-        mean=mean, m2=m2 if m2 > 0.0 else 0.0, buckets=buckets(pairs))
+        mean=mean, m2=m2 if m2 > 0.0 else 0.0, sketched=int(count) - left if left else msgspec.UNSET,
+        buckets=buckets(pairs))
 
 
 def _stated(value: float) -> float:

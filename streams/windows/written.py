@@ -1,11 +1,12 @@
 """A closed pane straight to the JSON of its window: byte for byte what `write_window` makes of it, and quicker.
 
 Numbers are written by msgspec, all of a pane's at once; one compiled pass weaves them between names, counts and sketch.
-Sums that overflowed take the long way, over `Pane.summaries`.
+Sums that overflowed, and sketches that are samples, take the long way, over `Pane.summaries`.
 """
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ _TEXTS = (b'{"count":', b',"schema_version":1,"missing":', b',"sum":', b',"min":
 _TEXT = np.frombuffer(b"".join(_TEXTS), np.uint8)
 _AT = np.cumsum([0, *map(len, _TEXTS)])
 _encode = msgspec.json.Encoder().encode
+_kept = threading.local()
+_NONE = np.empty(0, np.uint8)
 digest = lru_cache(maxsize=65_536)(series_digest)
 
 
@@ -69,8 +72,10 @@ def _of(series: SeriesKey) -> str:
 
 
 def fields_json(pane: Pane) -> bytes | None:
-    """The JSON object of a pane's fields; None if some of its sums are not finite."""
+    """The JSON object of a pane's fields; None if some of its sums are not finite, or sketches are samples."""
     names, ends = pane.layout.quoted
+    if pane.left is not None:
+        return None
     if not len(ends):
         return b"{}"
     numbers = np.empty(len(ends) * _NUMBERS)
@@ -78,8 +83,16 @@ def fields_json(pane: Pane) -> bytes | None:
         return None
     text = np.frombuffer(_encode(numbers.tolist()), np.uint8)
     keys, counts = pane.sketches.arrays()
-    out = np.empty(len(names) + len(text) + len(ends) * _FIELD_BYTES + len(keys) * _BUCKET_BYTES, np.uint8)
+    out = _room(len(names) + len(text) + len(ends) * _FIELD_BYTES + len(keys) * _BUCKET_BYTES)
     return out[:_weave(names, ends, pane.table, text, keys, counts, _TEXT, _AT, out)].tobytes()
+
+
+def _room(size: int) -> Bytes:
+    """At least so many bytes, which are the next caller's afterwards: to get new ones takes as long as to fill them."""
+    found: Bytes = getattr(_kept, "room", _NONE)
+    if len(found) < size:
+        found = _kept.room = np.empty(2 * size, np.uint8)
+    return found
 
 
 def warm() -> None:
@@ -161,10 +174,14 @@ def _integer(value: int, out: Bytes, size: int) -> int:
     if value < 0:
         out[size] = 45                                      # -
         size, value = size + 1, -value
-    digits, rest = 1, value // 10
-    while rest:
-        digits, rest = digits + 1, rest // 10
+    if value < 10:
+        out[size] = 48 + value
+        return size + 1
+    rest, digits, most = np.uint64(value), 2, np.uint64(100)    # division of unsigned ones is a multiplication
+    while digits < 19 and rest >= most:
+        digits, most = digits + 1, most * np.uint64(10)
     for at in range(size + digits - 1, size - 1, -1):
-        out[at] = 48 + value % 10
-        value //= 10
+        left = rest // np.uint64(10)
+        out[at] = 48 + (rest - left * np.uint64(10))
+        rest = left
     return size + digits

@@ -28,6 +28,7 @@ from agents.aggregation.beside import of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from streams.batch import Decoder, Limits, TelemetryBatch
 from streams.records import RecordBatch
+from streams.runner import GARBAGE
 from streams.settings import Settings
 from streams.state.checkpoint import Partition
 from streams.state.keyed import KeyedStates
@@ -128,6 +129,9 @@ def _aggregation(quick: bool) -> dict[str, int]:
     batches = _batches(EVENTS[quick], 50)
     batches.append(_last(batches[-1]))
     of_countries = _in_segments(batches)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)          # as in a worker
     best: dict[str, float] = {}
     three = 0.0
     for _ in range(TURNS[quick]):

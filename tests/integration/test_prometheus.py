@@ -99,7 +99,8 @@ def labels(start_ms: int, first_s: int, last_s: int) -> Iterator[dict[str, Any]]
 
 @contextmanager
 def prometheus(folder: Path, targets: dict[str, int]) -> Iterator[str]:
-    """Prometheus with our rules, scraping these ports twice a second."""
+    """Prometheus with our rules, scraping these ports twice a second; it takes native histograms, so workers answer in
+    protobuf form and the gateway as text."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed (Debian, Ubuntu: apt install prometheus)")
@@ -113,7 +114,8 @@ def prometheus(folder: Path, targets: dict[str, int]) -> Iterator[str]:
     with (folder / "prometheus.log").open("wb") as out:
         process = subprocess.Popen([program, f"--config.file={folder / 'prometheus.yml'}",
                                     f"--storage.tsdb.path={folder / 'data'}",
-                                    f"--web.listen-address=127.0.0.1:{port}"], stdout=out, stderr=out)
+                                    f"--web.listen-address=127.0.0.1:{port}",
+                                    "--enable-feature=native-histograms"], stdout=out, stderr=out)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -190,6 +192,19 @@ def panels(kind: str) -> list[tuple[str, str]]:
 
 def empty(world: World, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(where, expr) for where, expr in asked if not world.query(substituted(expr))]
+
+
+def test_a_native_histogram_has_what_the_one_with_fixed_edges_has(world: World) -> None:
+    def both() -> tuple[list[str], list[str]]:
+        exprs = ("sum by (model) (histogram_count(streamgauge_model_latency_native_seconds))",
+                 "sum by (model) (streamgauge_model_latency_seconds_count)")
+        native, fixed = (sorted(f"{one['metric']['model']} {one['value'][1]}" for one in world.query(expr))
+                         for expr in exprs)
+        return native, fixed
+
+    until(lambda: both()[0] == both()[1] != [], DATA_S, "both histograms with the same counts", 0.5)
+    slow = world.query("histogram_quantile(0.5, sum(streamgauge_model_latency_native_seconds))")
+    assert 0 < float(slow[0]["value"][1]) < 10
 
 
 def test_every_expression_of_a_board_gives_data(world: World) -> None:

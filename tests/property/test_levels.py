@@ -149,7 +149,7 @@ def printable(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def both(events: list[dict[str, Any]]) -> tuple[Any, Any]:
-    kept = of_segments([printable(event) for event in events], "country", VALUES)
+    kept = of_segments([printable(event) for event in events], "country", VALUES, SIZES[-1])
     return reference([of_environment(event) for event in events], OPTIONS), reference(kept, COARSE)
 
 

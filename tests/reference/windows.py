@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import UNSET
+
 from agents.aggregation.options import AggregationOptions
 from streams.windows.sketch import bucket
 
@@ -27,8 +29,9 @@ class Cells:
     mean: float = 0.0
     m2: float = 0.0
     sketch: dict[int, int] = field(default_factory=dict)
+    left: int = 0
 
-    def add(self, value: float | None, sketched: bool) -> None:
+    def add(self, value: float | None, sketched: bool, most: int = 0) -> None:
         if value is None:
             self.missing += 1
             return
@@ -39,11 +42,14 @@ class Cells:
         self.mean += delta / self.count
         self.m2 += delta * (value - self.mean)
         if sketched:
-            code = bucket(value)
-            self.sketch[code] = self.sketch.get(code, 0) + 1
+            code, weight = bucket(value), sample_weight(self.count - 1, most) if most else 1
+            self.left += not weight
+            if weight:
+                self.sketch[code] = self.sketch.get(code, 0) + weight
 
     def merge(self, other: Cells) -> None:
         self.missing += other.missing
+        self.left += other.left
         for code, count in other.sketch.items():
             self.sketch[code] = self.sketch.get(code, 0) + count
         if not other.count:
@@ -62,7 +68,19 @@ class Cells:
         some = self.count > 0
         return {"count": self.count, "missing": self.missing, "sum": self.sum, "min": self.min if some else None,
                 "max": self.max if some else None, "mean": self.mean if some else None, "m2": self.m2,
-                "sketch": sorted(self.sketch.items())}
+                "sketched": self.count - self.left if self.left else UNSET, "sketch": sorted(self.sketch.items())}
+
+
+def sample_weight(place: int, most: int) -> int:
+    """What the value at this place of its field and pane stands for: of each 2^bits one is taken, for as many."""
+    bits = (place // most).bit_length()
+    if not bits:
+        return 1
+    block, at = divmod(place - (most << bits - 1), 1 << bits)
+    mixed = (block * 0x9E3779B97F4A7C15 + bits) % 2**64
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64
+    return (at == (mixed ^ mixed >> 31) >> 64 - bits) << bits
 
 
 @dataclass
@@ -71,11 +89,11 @@ class Window:
     errors: int = 0
     fields: dict[str, Cells] = field(default_factory=dict)
 
-    def add(self, found: dict[str, Any]) -> None:
+    def add(self, found: dict[str, Any], most: int = 0) -> None:
         self.count += 1
         self.errors += found.get("error") is not None
         for name, value, sketched in values(found):
-            self.fields.setdefault(name, Cells()).add(value, sketched)
+            self.fields.setdefault(name, Cells()).add(value, sketched, most if name.startswith("feature.") else 0)
 
     def merge(self, other: Window) -> None:
         self.count += other.count
@@ -130,7 +148,7 @@ class Windows:
             if key not in self.panes:
                 over = self._newest - self.options.delay_ms
                 self._closes[key] = start + self.finest if over < start + self.finest else over + self.finest
-            self.panes.setdefault(key, Window()).add(found)
+            self.panes.setdefault(key, Window()).add(found, self.options.sketch_values)
         self._newest = max(self._newest, found["ts"])
         return self._close(self._newest - self.options.delay_ms)
 

@@ -93,9 +93,14 @@ def summaries(parts: Iterable[Part]) -> dict[str, list[Summary]]:
 
 
 def figures(found: Sequence[Summary], question: Question) -> Row:
-    """The statistics and quantiles (within 1%) that are asked for. null where nothing is known."""
+    """The statistics and quantiles (within 1%) that are asked for. null where nothing is known.
+
+    `sampling_rate`: the share of the values that the quantiles rest on, where it is not all of them.
+    """
     whole = merged(found)
     shown: Row = {name: getattr(whole, name) for name in question.statistics}
     if question.quantiles:
         shown |= zip(map(label, question.quantiles), quantiles(merged_sketch(found), question.quantiles), strict=True)
+        if whole.sampling_rate is not None:
+            shown["sampling_rate"] = whole.sampling_rate
     return shown

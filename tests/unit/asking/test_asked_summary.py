@@ -28,6 +28,15 @@ def test_parts_merge_into_the_whole(cuts: tuple[int, ...]) -> None:
     assert merged_sketch(parts).tolist() == sketch_of(one).tolist()
 
 
+def test_a_sample_says_its_share_of_all_values_that_were_merged() -> None:
+    def sampled(count: int, sketched: int | None) -> Summary:
+        return msgspec.structs.replace(read(*range(count)), sketched=sketched)
+
+    assert merged([read(1.0), read(2.0)]).sampling_rate is None
+    assert merged([sampled(10, 4), sampled(10, 2)]).sampling_rate == 0.3
+    assert merged([read(), sampled(10, 4), sampled(30, None), read()]).sampling_rate == 0.85
+
+
 def test_quantiles_are_those_of_the_sketch() -> None:
     for size in (1, 2, 3, 50, 1_000):
         found = sketch_of(read(*np.random.default_rng(size).normal(0, 9, size).tolist()))

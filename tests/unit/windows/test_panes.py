@@ -70,6 +70,22 @@ def test_the_bytes_of_format_2_are_these() -> None:
     assert Pane.decode(GOLDEN, Layouts()).summaries() == pane(Layouts()).summaries()
 
 
+def test_the_bytes_of_format_3_say_what_sketches_leave_out() -> None:
+    found = pane(Layouts())
+    found.left = np.array([2, 0])
+    data = found.encode()
+    assert data == b"\x9c\x03" + GOLDEN[2:] + bytes.fromhex("c410") + bytes([2, *[0] * 15])
+    again = Pane.decode(data, Layouts())
+    assert again.encode() == data
+    assert again.summaries()["latency_ms"].sketched == 1
+    for size in range(len(GOLDEN), len(data)):
+        with pytest.raises(PaneFormatError):
+            Pane.decode(data[:size], Layouts())
+    for damaged in (b"\x9b\x03" + GOLDEN[2:], b"\x9c\x02" + data[2:], data[:-18] + b"\xc4\x18" + bytes(24)):
+        with pytest.raises(PaneFormatError, match="damaged"):
+            Pane.decode(damaged, Layouts())
+
+
 def test_an_empty_pane_comes_back_and_takes_in_more() -> None:
     layouts = Layouts()
     again = Pane.decode(Pane(layouts.empty).encode(), layouts)
@@ -104,8 +120,8 @@ def test_bytes_that_are_no_pane_raise_the_panes_own_error(data: bytes) -> None:
 
 def test_a_pane_of_a_later_format_is_refused_by_name() -> None:
     data = bytearray(pane(Layouts()).encode())
-    data[1] = 3
-    with pytest.raises(PaneFormatError, match="format 3 is not known"):
+    data[1] = 4
+    with pytest.raises(PaneFormatError, match="format 4 is not known"):
         Pane.decode(bytes(data), Layouts())
 
 
@@ -183,3 +199,20 @@ def test_more_fields_than_sketch_keys_can_tell_apart_are_refused_when_set() -> N
 def test_a_new_pane_has_an_empty_table_of_its_layout() -> None:
     found = Pane(Layouts().of(("a", "b")))
     assert found.table.tolist() == summary.empty_rows(2).tolist()
+
+
+@pytest.mark.parametrize("names", [("latency_ms", "feature.x"), ("feature.x", "latency_ms", "prediction=a"), ()])
+def test_panes_rolled_up_at_once_are_those_merged_one_after_the_other(names: tuple[str, ...]) -> None:
+    layouts, rng = Layouts(), np.random.default_rng(len(names))
+    parts = [Pane(layouts.of(("latency_ms", "feature.x") if at else names)) for at in range(5)]
+    for at, part in enumerate(parts):
+        part.count, part.errors, part.ignored = at + 1, at, 2 * at
+        if len(part.layout.names):
+            part.table[:2] = [[at + 1, 0, *rng.normal(size=4), 1], [0, 3, 0, np.inf, -np.inf, 0, 0]]
+            part.sketches.add(rng.integers(0, 2**CODE_BITS, 30).astype(np.int32))
+            part.left = np.array([0, at]) if at % 2 else None
+    whole = Pane(layouts.empty)
+    for part in parts:
+        whole.merge(part, layouts)
+    assert Pane.rolled(parts, layouts).encode() == whole.encode()
+    assert parts[0].encode() == Pane.rolled(parts[:1], layouts).encode(), "of one part it is that part"

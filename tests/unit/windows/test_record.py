@@ -27,9 +27,18 @@ def test_both_forms_have_the_same_fields() -> None:
 
 def test_what_one_writes_the_other_reads() -> None:
     contract = MetricWindow.model_validate_json(write_window(FULL))
-    assert contract.model_dump(mode="json") == json.loads(write_window(FULL))
-    assert read_window(contract.model_dump_json().encode()) == FULL
+    assert contract.model_dump(mode="json", exclude_unset=True) == json.loads(write_window(FULL))
+    assert read_window(contract.model_dump_json(exclude_unset=True).encode()) == FULL
     assert json.loads(FULL.fields_json()) == json.loads(write_window(FULL))["fields"]
+
+
+def test_that_a_sketch_is_a_sample_is_said_and_nothing_is_where_it_is_whole() -> None:
+    sampled = SummaryRecord(count=9, sketched=5, buckets=buckets([(40, 8)]))
+    found = msgspec.structs.replace(FULL, fields=FULL.fields | {"feature.x": sampled})
+    contract = MetricWindow.model_validate_json(write_window(found))
+    assert [contract.fields[name].sketched for name in found.fields] == [None, None, 5]
+    assert read_window(contract.model_dump_json().encode()).fields["feature.x"] == sampled
+    assert b'"sketched"' not in write_window(FULL)
 
 
 def test_what_only_the_contract_reads_is_read_by_it() -> None:

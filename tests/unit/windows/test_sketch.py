@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, Sketches, bucket, bucket_value, collapse, quantile
 
@@ -91,3 +93,32 @@ def test_two_slots_of_one_sketch_may_merge_into_one() -> None:
     other.add(np.concatenate([keys_of([1.0], slot=0), keys_of([2.0, 1.0], slot=1)]))
     sketches.merge(other, np.array([0, 0]))
     assert sketches.by_slot(1) == [[(bucket(1.0), 2), (bucket(2.0), 1)]]
+
+
+VALUES = st.sampled_from([0.0, 1.0, -1.0, 1e300, -1e300, 1e-300]) | st.floats(-50, 50)
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 2), VALUES), max_size=40), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=200)
+def test_parts_rolled_up_at_once_are_those_merged_one_after_the_other(drawn: list[list[tuple[int, float]]]) -> None:
+    def made() -> list[Sketches]:
+        parts = []
+        for values in drawn:
+            parts.append(Sketches())
+            parts[-1].add(np.array([(slot << CODE_BITS) | (bucket(value) + SPAN) for slot, value in values], np.int32))
+        return parts
+
+    whole = Sketches()
+    for part in made():
+        whole.merge(part, None)
+    assert Sketches.of(made(), 3).by_slot(3) == whole.by_slot(3)
+
+
+def test_what_outgrows_a_sketch_collapses_in_a_roll_up_as_in_a_merge() -> None:
+    parts, whole = [], Sketches()
+    for at in range(4):
+        parts.append(Sketches())
+        parts[-1].add(np.array([bucket(1.03 ** power) + SPAN for power in range(at * 400, at * 400 + 900)], np.int32))
+        whole.merge(parts[-1], None)
+    assert Sketches.of(parts, 1).by_slot(1) == whole.by_slot(1)
+    assert len(whole.by_slot(1)[0]) == MAX_BUCKETS

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.windows.record import SummaryRecord
-from streams.windows import summary
+from streams.windows import sampling, summary
 from streams.windows.sketch import CODE_MASK, SPAN, bucket
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -17,7 +17,8 @@ def taken(values: list[float]) -> np.ndarray:
     """(1, 7): one row that took in the values one by one."""
     table, one = summary.empty_rows(1), np.zeros(1, np.int64)
     summary.accumulate(table, one, one, np.zeros(len(values), np.int64), np.array(values, np.float64),
-                       np.empty(len(values), np.int32), one.copy())
+                       np.empty(len(values), np.int32), one.copy(), sampling.NEVER,
+                       np.empty((0, 3), np.int64), one.copy())
     return table
 
 
@@ -88,7 +89,8 @@ def test_sketch_keys_go_to_the_pane_of_their_row_and_categories_have_none() -> N
     slot, pane = np.array([0, 0, -1]), np.array([0, 1, 1])
     rows, value = np.array([1, 0, 2, 1, -1]), np.array([5.0, 7.0, 1.0, 6.0, 8.0])
     keys, end = np.zeros(5, np.int32), np.array([0, 1])
-    summary.accumulate(table, slot, pane, rows, value, keys, end)
+    summary.accumulate(table, slot, pane, rows, value, keys, end, sampling.NEVER, np.empty((0, 3), np.int64),
+                       np.zeros(3, np.int64))
     assert end.tolist() == [1, 3]
     assert ((keys[:3] & CODE_MASK) - SPAN).tolist() == [bucket(7.0), bucket(5.0), bucket(6.0)]
     assert table[:, summary.SUM].tolist() == [7.0, 11.0, 1.0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.windows import MetricWindow, window_id
 from streams.batch import SeriesKey
-from streams.windows import summary
+from streams.windows import sampling, summary
 from streams.windows.layout import Layouts
 from streams.windows.panes import Pane, PaneKey
 from streams.windows.record import read_window, write_window
@@ -31,7 +31,8 @@ def pane(fields: dict[str, list[float]], missing: int = 0) -> Pane:
     flat = np.array([value for values in fields.values() for value in values])
     sketched = found.layout.sketched
     summary.accumulate(found.table, np.full(len(found.table), -1, np.int64), np.zeros(len(found.table), np.int64), rows,
-                       flat, np.empty(len(flat), np.int32), np.zeros(1, np.int64))
+                       flat, np.empty(len(flat), np.int32), np.zeros(1, np.int64), sampling.NEVER,
+                       np.empty((0, 3), np.int64), np.zeros(len(found.table), np.int64))
     found.table[:, summary.MISSING] = missing
     found.sketches.add(np.array([(row << CODE_BITS) | (bucket(value) + SPAN)
                                  for row, value in zip(rows, flat, strict=True) if sketched[row] >= 0], np.int32))
