@@ -147,6 +147,8 @@ def _report(series: Series, found: Found, page: Path | None, out: Path | None) -
         _note(f"{skipped.values:,} values are no numbers and count as missing")
     if skipped.disordered:
         _note(f"{skipped.disordered:,} rows are earlier than the row before: sort the file by time for better scores")
+    if series.labels is not None and not series.labels.any():
+        _note("no label says 1, true, yes or anomaly: there is nothing to compare with")
     if not series.has_clock:
         _note("no column of times: the time of day is not looked at (--time, or --interval 5m)")
     if alarms:

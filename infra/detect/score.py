@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.scoring.detectors import registry
+from agents.scoring.detectors.by_name import MAX_FEATURES
 from agents.scoring.detectors.clocked import TIME, Clocked
 from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TimeSeries
 from agents.scoring.resting import RestingAlarms
@@ -44,11 +45,12 @@ def detect(series: Series, names: Sequence[str], threshold: float | None, quanti
     scores; a threshold that is given replaces either.
 
     Raises:
-        ValueError: no such detector.
+        ValueError: no such detector, or more columns than it takes.
     """
     judge = _TimeSeries(threshold) if tuple(names) == (TimeSeries.name,) else _Quantile(names, threshold, quantile)
-    for name in series.columns:
-        judge.detector.column(name)
+    if min(judge.detector.column(name) for name in series.columns) < 0:
+        raise ValueError(f"{len(series.columns)} columns are more than a detector takes ({MAX_FEATURES} with the "
+                         "time): name some by --columns")
     n = len(series.values)
     parts = []
     for start in range(0, n, CHUNK_ROWS):

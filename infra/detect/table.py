@@ -15,6 +15,8 @@ from infra.replay.sources import Row, Source, SourceError, is_number, open_sourc
 Array = NDArray[np.float64]
 #: Columns whose name says that they are the truth are not scored unless asked for.
 LABEL_NAMES = ("label", "labels", "anomaly", "is_anomaly", "outlier", "target")
+#: What a label says of an anomaly.
+TRUE = ("1", "1.0", "true", "t", "yes", "y", "anomaly", "anomalous", "outlier")
 EVERY_ROWS = 2_000
 
 
@@ -92,7 +94,7 @@ def read(path: Path, choice: Choice, tell: Callable[[int, int], None]) -> Series
         values.append([_number(row.values.get(name), skipped) for name in columns])
         times.append(instant)
         numbers.append(row.number)
-        truths.append(str(row.values.get(label, "")).strip().lower() in ("1", "1.0", "true", "yes"))
+        truths.append(str(row.values.get(label, "")).strip().lower() in TRUE)
     if not values:
         raise SourceError(f"{path} has no row to score" + (f"; {skipped.first}" if skipped.first else ""))
     ts_ms = np.array(times, np.float64)

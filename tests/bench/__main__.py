@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # tests/support.py
 
@@ -41,7 +43,16 @@ def main() -> None:
         figures = WITH_DATA[chosen.name](quick=chosen.quick, data=folder(chosen.data))
     else:
         figures = BENCHES[chosen.name](quick=chosen.quick)
-    print(json.dumps(figures))
+    print(json.dumps(_known(figures), allow_nan=False))
+
+
+def _known(figures: Any) -> Any:
+    """JSON knows neither infinity nor what is no number: null."""
+    if isinstance(figures, dict):
+        return {name: _known(each) for name, each in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [_known(each) for each in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 if __name__ == "__main__":

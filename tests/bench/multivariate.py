@@ -28,8 +28,10 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
 from agents.scoring.detectors import registry
+from agents.scoring.detectors.by_name import MAX_FEATURES
 from agents.scoring.detectors.time_series import TIME, TimeSeries
 from agents.scoring.threshold import QuantileThreshold
+from tests.bench.data import Unfit, arrays, labels, matrix, none_of, whole
 from tests.bench.world import machine
 
 Array = NDArray[np.float64]
@@ -37,6 +39,8 @@ Labels = NDArray[np.bool_]
 #: Minutes between rows by folder, as the sets' README says; elsewhere `interval_s` in the file, or there is no clock.
 MINUTES = {"smd": 1.0, "asd": 5.0}
 THRESHOLDS = 250
+#: The forest works in single precision.
+LARGEST = 1e30
 #: With --quick: rows of each of the two parts, and files.
 QUICK_ROWS, QUICK_FILES = 1_500, 2
 
@@ -50,37 +54,59 @@ class Judged:
 
 def main(quick: bool, data: Path) -> dict[str, Any]:
     """Run, print a table, return the figures."""
-    files = _files(data)[::3][:QUICK_FILES] if quick else _files(data)
+    files, left_out = _files(data)
+    files = files[::3][:QUICK_FILES] if quick else files
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in DETECTORS}
     jobs = [(path, name) for path in files for name in DETECTORS]
     for path, name in track(jobs, "sets", console=Console(stderr=True)):
-        with np.load(path, allow_pickle=False) as held:
-            train, test, labels = (np.asarray(held[part], kind) for part, kind in (
-                ("X_train", np.float64), ("X_test", np.float64), ("y_test", np.bool_)))
-            seconds = float(held["interval_s"]) if "interval_s" in held else 60 * MINUTES.get(path.parent.name, np.nan)
+        train, test, truth, seconds = _read(path)
         if quick:
-            around = int(np.argmax(labels))
+            around = int(np.argmax(truth))
             part = slice(max(0, around - QUICK_ROWS // 2), around + QUICK_ROWS)
-            train, test, labels = train[-QUICK_ROWS:], test[part], labels[part]
+            train, test, truth = train[-QUICK_ROWS:], test[part], truth[part]
         judged = DETECTORS[name](train, test, seconds)
-        found[name][f"{path.parent.name}/{path.stem}"] = measure(labels, judged)
+        found[name][f"{path.parent.name}/{path.stem}"] = measure(truth, judged)
     means = {name: {key: _mean([row[key] for row in rows.values()]) for key in next(iter(rows.values()))}
              for name, rows in found.items()}
-    figures = {"bench": "multivariate", "quick": quick, "mean": means, "sets": found, "machine": machine()}
+    figures = {"bench": "multivariate", "quick": quick, "mean": means, "sets": found, "left_out": left_out,
+               "machine": machine()}
     _print(figures)
     return figures
 
 
-def _files(data: Path) -> list[Path]:
+def _files(data: Path) -> tuple[list[Path], dict[str, str]]:
+    """The files that can be used, and why others cannot. Exits with a sentence if none can."""
     folders = [data / name for name in MINUTES if (data / name).is_dir()] or [data]
-    found = []
+    found, left_out = [], {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.npz"))):
-        with np.load(path, allow_pickle=False) as held:
-            if {"X_train", "X_test", "y_test"} <= set(held.files) and 0 < held["y_test"].sum() < len(held["y_test"]):
-                found.append(path)
+        try:
+            _read(path)
+            found.append(path)
+        except Unfit as error:
+            left_out[f"{path.parent.name}/{path.stem}"] = str(error)
     if not found:
-        raise SystemExit(f"no .npz with X_train, X_test and a y_test of both kinds in {', '.join(map(str, folders))}")
-    return found
+        raise SystemExit(none_of(data, "no .npz with X_train, X_test and a y_test of both kinds", left_out))
+    return found, left_out
+
+
+def _read(path: Path) -> tuple[Array, Array, Labels, float]:
+    """X_train (n, k), X_test (m, k), y_test (m,) of a file, and seconds between rows, NaN: unknown.
+
+    Raises:
+        Unfit: why it cannot be used.
+    """
+    train, test, truth = arrays(path, "X_train", "X_test", "y_test")
+    train, test = matrix(train, "X_train"), matrix(test, "X_test")
+    if train.shape[1] != test.shape[1]:
+        raise Unfit(f"X_train has {train.shape[1]} columns and X_test {test.shape[1]}")
+    found = labels(truth, len(test), "y_test").astype(np.bool_)
+    if found.all() or not found.any():
+        raise Unfit("y_test has labels of one kind only")
+    with np.load(path, allow_pickle=False) as held:
+        given = np.ravel(held["interval_s"]) if "interval_s" in held.files else np.empty(0)
+    if given.size == 1 and np.issubdtype(given.dtype, np.number):
+        return train, test, found, float(given[0])
+    return train, test, found, 60 * MINUTES.get(path.parent.name, np.nan)
 
 
 # -- detectors ------------------------------------------------------------------------------------------
@@ -88,12 +114,12 @@ def _files(data: Path) -> list[Path]:
 
 def _ours(make: Callable[[], Any], clock: bool) -> Callable[[Array, Array, float], Judged]:
     def judge(train: Array, test: Array, seconds: float) -> Judged:
-        rows = np.vstack((train, test))
+        rows = np.vstack((train, test))[:, :MAX_FEATURES - 1]
         detector, threshold = make(), QuantileThreshold()
         if clock:
             detector.column(TIME)
             rows = np.column_stack((np.arange(len(rows)) * seconds * 1000.0, rows))
-        for place in range(test.shape[1]):
+        for place in range(min(test.shape[1], MAX_FEATURES - 1)):
             detector.column(f"x{place}")
         began = time.perf_counter()
         scores, thresholds, _ = detector.advance(rows, threshold.histogram, threshold.scalars)
@@ -105,7 +131,7 @@ def _ours(make: Callable[[], Any], clock: bool) -> Callable[[Array, Array, float
 def _river(train: Array, test: Array, seconds: float) -> Judged:
     from river import anomaly, compose, preprocessing
     model: Any = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
-    rows = np.vstack((train, test))
+    rows = whole(np.vstack((train, test)))
     names, scores = [f"x{place}" for place in range(rows.shape[1])], np.zeros(len(rows))
     began = time.perf_counter()
     for i, row in enumerate(rows.tolist()):
@@ -116,6 +142,7 @@ def _river(train: Array, test: Array, seconds: float) -> Judged:
 
 
 def _forest(train: Array, test: Array, seconds: float) -> Judged:
+    train, test = np.split(whole(np.vstack((train, test))).clip(-LARGEST, LARGEST), [len(train)])
     began = time.perf_counter()
     forest = IsolationForest(random_state=42).fit(train)
     scores = -forest.score_samples(test)
@@ -233,3 +260,5 @@ def _print(figures: dict[str, Any]) -> None:
     console = Console(width=150)
     console.print(table)
     console.print(areas)
+    for name, why in figures["left_out"].items():
+        console.print(f"left out: {name}: {why}", highlight=False, markup=False)

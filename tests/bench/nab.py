@@ -29,7 +29,7 @@ COLUMNS = {"standard": "standard", "reward_low_FP_rate": "reward_low_FP", "rewar
 
 def main(quick: bool, data: Path) -> dict[str, Any]:
     """Run, print a table, return the figures."""
-    profiles, series = read(data / "nab" if (data / "nab").is_dir() else data)
+    profiles, series, left_out = read(data / "nab" if (data / "nab").is_dir() else data)
     if quick:
         series = _first_of_folders(series)
     detect(series[0])                                               # compiles
@@ -43,6 +43,7 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
     rows = sum(len(each.values) for each in series)
     figures = {
         "bench": "nab", "quick": quick, "series": len(series), "rows": rows, "windows": corpus.windows,
+        "left_out": left_out,
         **{name: round(result.score, 2) for name, result in best.items()},
         "threshold": {name: result.threshold for name, result in best.items()},
         "fixed_threshold": {name: round(result.score, 2) for name, result in fixed.items()} | {
@@ -95,6 +96,10 @@ def _print(figures: dict[str, Any], profiles: list[str]) -> None:
     console.print(table)
     if figures["quick"]:
         console.print("--quick: the first series of each folder; the scoreboard is of all")
+    for name, why in figures["left_out"].items():
+        console.print(f"left out: {name}: {why}", highlight=False, markup=False)
+    if not figures["windows"]:
+        console.print("no series has a labelled window: there is nothing to find, and all scores are 0")
     found, false = figures["found"], figures["false_alarms"]
     console.print(f"standard: {found.get('standard', 0)} of {figures['windows']} windows found, "
                   f"{false.get('standard', 0)} false alarms; {figures['rows_per_s']:,} rows/s", highlight=False)

@@ -9,18 +9,24 @@ from 0 (no alarm at all) to 100 (an alarm in the first row of each window, and n
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.bench.data import Unfit, none_of
+
 Array = NDArray[np.float64]
 PROBATION_SHARE, PROBATION_ROWS = 0.15, 5_000
+#: What stands for a missing value.
+MISSING = {"", "nan", "null", "none", "na", "n/a"}
 #: Outside any window, and before the first.
 NONE = -1
 
@@ -32,6 +38,11 @@ class Profile:
     tp: float
     fp: float
     fn: float
+
+
+#: Those of the paper.
+PROFILES = {"standard": Profile(1.0, 0.11, 1.0), "reward_low_FP_rate": Profile(1.0, 0.22, 1.0),
+            "reward_low_FN_rate": Profile(1.0, 0.11, 2.0)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,34 +65,86 @@ class Result:
     false_alarms: int
 
 
-def read(folder: Path) -> tuple[dict[str, Profile], list[Series]]:
-    """Profiles and series of a folder with config/, data/ and labels/ as in NAB.
+def read(folder: Path) -> tuple[dict[str, Profile], list[Series], dict[str, str]]:
+    """Profiles and series of a folder with data/, labels/ and perhaps config/ as in NAB; and why files are left out.
 
-    Exits with a sentence if a file is not there or a label's time is not in its file.
+    Exits with a sentence if it is not of that form, or no file can be used.
     """
     try:
-        labels = json.loads((folder / "labels" / "combined_windows.json").read_text())
-        profiles = json.loads((folder / "config" / "profiles.json").read_text())
-        series = [_read_series(folder / "data" / name, name, windows) for name, windows in sorted(labels.items())]
-    except (OSError, ValueError, KeyError) as error:
-        raise SystemExit(f"{folder} is not of NAB's form: {error}") from None
-    return {name: _profile(profile["CostMatrix"]) for name, profile in profiles.items()}, series
+        named = json.loads((folder / "labels" / "combined_windows.json").read_text())
+        profiles = _profiles(folder / "config" / "profiles.json")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{folder} is not of NAB's form: {error.__class__.__name__}: {error}") from None
+    if not isinstance(named, dict):
+        raise SystemExit(f"{folder} is not of NAB's form: labels/combined_windows.json has no files by name")
+    series, left_out = [], {}
+    for name, windows in sorted(named.items()):
+        try:
+            series.append(_read_series(folder / "data" / name, name, windows))
+        except Unfit as error:
+            left_out[name] = str(error)
+    if not series:
+        raise SystemExit(none_of(folder / "data", "no labelled series", left_out))
+    return profiles, series, left_out
 
 
-def _profile(costs: dict[str, float]) -> Profile:
-    return Profile(costs["tpWeight"], costs["fpWeight"], costs["fnWeight"])
+def _profiles(path: Path) -> dict[str, Profile]:
+    """Those of the file; without one those of the paper."""
+    if not path.is_file():
+        return PROFILES
+    costs = {name: profile["CostMatrix"] for name, profile in json.loads(path.read_text()).items()}
+    return {name: Profile(float(each["tpWeight"]), float(each["fpWeight"]), float(each["fnWeight"]))
+            for name, each in costs.items()} or PROFILES
 
 
-def _read_series(path: Path, name: str, windows: Sequence[Sequence[str]]) -> Series:
-    rows = [line.split(",") for line in path.read_text().splitlines()[1:] if line]
-    times = np.array([row[0] for row in rows], "datetime64[ms]").astype(np.int64)
-    places = times.tolist()
-    limits = tuple((places.index(_ms(first)), places.index(_ms(last))) for first, last in sorted(windows))
-    return Series(name, times.astype(np.float64), np.array([row[1] for row in rows], np.float64), limits)
+def _read_series(path: Path, name: str, windows: Any) -> Series:
+    """A file with a time and a value in each row, by the columns' names or the first two; NaN: missing.
+
+    Raises:
+        Unfit: why it cannot be used.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise Unfit(f"it cannot be read ({error.__class__.__name__})") from None
+    if len(rows) < 2:
+        raise Unfit("it has no rows")
+    heads = [head.strip() for head in rows[0]]
+    at = tuple(heads.index(head) if head in heads else place for place, head in enumerate(("timestamp", "value")))
+    times, values = np.empty(len(rows) - 1), np.empty(len(rows) - 1)
+    for i, row in enumerate(rows[1:]):
+        try:
+            times[i], values[i] = _ms(row[at[0]]), _value(row[at[1]].strip())
+        except (ValueError, IndexError):
+            raise Unfit(f"row {i + 2} is no time and value: {','.join(row)[:60]!r}") from None
+    values[np.isinf(values)] = np.nan
+    return Series(name, times, values, tuple(sorted(_limits(times, pair) for pair in _pairs(windows))))
 
 
-def _ms(time: str) -> int:
-    return int(np.datetime64(time[:23].replace(" ", "T"), "ms").astype(np.int64))
+def _value(text: str) -> float:
+    return math.nan if text.lower() in MISSING else float(text)
+
+
+def _pairs(windows: Any) -> list[tuple[float, float]]:
+    try:
+        return [(_ms(first), _ms(last)) for first, last in windows]
+    except (TypeError, ValueError, AttributeError):
+        raise Unfit("its windows are no pairs of times") from None
+
+
+def _limits(times: Array, pair: tuple[float, float]) -> tuple[int, int]:
+    """The first and the last row of a window."""
+    inside = np.flatnonzero((times >= pair[0]) & (times <= pair[1]))
+    if not inside.size:
+        raise Unfit("it has a window without rows")
+    return int(inside[0]), int(inside[-1])
+
+
+def _ms(time: str) -> float:
+    """Epoch ms of ISO 8601, UTC unless it says otherwise."""
+    found = datetime.fromisoformat(time.strip())
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000.0)
 
 
 def probation(rows: int) -> float:

@@ -120,7 +120,7 @@ class Clocked(ByName):
         """Continue from the bytes of a detector of the same kind, with the same scores.
 
         Raises:
-            ValueError: cut short, or of another format; OtherSettings: of another kind or seed.
+            ValueError: cut short, or of another format; OtherSettings: of another kind or seed, or of other arrays.
         """
         name, head, found = arrays.decode(data)
         if name != self.name or head.get("seed") != str(self.seed):
@@ -132,7 +132,7 @@ class Clocked(ByName):
             kept = found.get(part)
             if kept is None or kept.ndim != whole.ndim or any(
                     a > b for a, b in zip(kept.shape, whole.shape, strict=True)):
-                raise ValueError(f"the {self.name}'s snapshot lacks {part}, or it has another shape")
+                raise OtherSettings(f"the {self.name}'s snapshot lacks {part}, or it has another shape")
             whole[tuple(slice(length) for length in kept.shape)] = kept
         self.columns, self.state, self.optional = fresh.columns, fresh.state, fresh.optional
         return self

@@ -5,10 +5,12 @@ Arrays of one detector over k columns:
     recent   (RECENT, k) float64             the last rows, a ring; NaN where missing
     context  (CONTEXT, TRAITS, k) float64    traits of the rows at the times `at`, a ring
     at       (CONTEXT,) int64                times of the context, ms, never going back
-    maxima   (k, VIEWS, BLOCKS) float64      the largest value of each view in each of the last blocks, a ring
-    peak     (k, VIEWS) float64              the same of the current block; NaN: none yet
+    maxima   (k, VIEWS, MAXIMA) float64      the largest value of each view in each of the last blocks, a ring
+    ordered  (k, VIEWS, MAXIMA) float64      the same, ascending; follows from `maxima`
+    parts    (k, VIEWS, BEGINNINGS) float64  the largest value of each view in each part of the current block, a ring
+    peak     (k, VIEWS) float64              the same of the current part; NaN: none yet
     tail     (k, VIEWS, 3) float64           LEVEL, SCALE and EXCEEDING of the maxima
-    blocks   (k, VIEWS) int64                blocks so far
+    blocks   (k, VIEWS) int64                maxima so far
     last     (k,) float64                    the last value that was not missing
     counts   (COUNTS,) int64                 ROWS and SAMPLES so far, NEWEST time in ms (NO_TIME: none yet)
     step     (1,) float64                    usual ms between samples, 0: unknown
@@ -22,10 +24,12 @@ from agents.scoring.detectors.kernels import DAY_MS, NO_TIME, CountArray, FloatA
 from streams.compiled import bare
 
 #: Traits of a value, each the view of how far it is outside the same trait's context: the value itself, the means of
-#: 4 and of 12 rows, and the shift: of the mean of 24 rows from that of the 24 before. Three views more: the value
+#: 3 and of 8 rows, and the shift: of the mean of 24 rows from that of the 24 before. Three views more: the value
 #: outside a week's context, the step from the last value, and the spread of 24 rows.
-VALUE, MEAN_4, MEAN_12, SHIFT, TRAITS = range(5)
+VALUE, MEAN_3, MEAN_8, SHIFT, TRAITS = range(5)
 WEEK, STEP, SPREAD, VIEWS = range(TRAITS, TRAITS + 4)
+#: A value is looked at twice, against some days and against a week, so its first surprise counts less.
+VALUE_WEIGHT = 0.65
 SPAN = 24
 RECENT = 2 * SPAN
 CONTEXT = 2_048
@@ -39,10 +43,14 @@ RUN, WEEK_RUN = 288, 2_016
 SPACING_MS = 150_000
 #: The usual step follows by this share; a step that many times longer is a gap.
 STEP_RATE, GAP = 0.02, 3.0
-#: Rows a block, blocks kept, and the fewest that are a tail.
+#: Rows a block, blocks that follow on one another, and the fewest that are a tail.
 BLOCK, BLOCKS, LEAST_BLOCKS = 24, 200, 8
+#: A block begins every so many rows, so that it is not chance where blocks are cut; how many overlap; maxima kept.
+PART = 3
+BEGINNINGS = BLOCK // PART
+MAXIMA = BLOCKS * BEGINNINGS
 #: The tail is what lies above this quantile of the blocks; its scale is at least this share of the quantile.
-TAIL, LEAST_SCALE = 0.8, 0.1
+TAIL, LEAST_SCALE = 0.8, 0.12
 MOST_SURPRISE = 20.0
 LEVEL, SCALE, EXCEEDING = range(3)
 ROWS, SAMPLES, NEWEST, COUNTS = range(4)
@@ -147,8 +155,8 @@ def look(value: float, column: int, recent: FloatArray, context: FloatArray, las
         traits[:] = np.nan
         return
     traits[VALUE] = value
-    traits[MEAN_4] = mean_of(value, recent, column, rows, 4)
-    traits[MEAN_12] = mean_of(value, recent, column, rows, 12)
+    traits[MEAN_3] = mean_of(value, recent, column, rows, 3)
+    traits[MEAN_8] = mean_of(value, recent, column, rows, 8)
     traits[SHIFT] = shift_of(value, recent, column, rows)
     for trait in range(TRAITS):
         views[trait] = outside(traits[trait], context, trait, column, ranges, DAYS)
@@ -171,37 +179,64 @@ def column_score(views: FloatArray, tail: FloatArray) -> float:
     """The length of the vector of a column's surprises."""
     total = 0.0
     for view in range(VIEWS):
-        total += surprise(views[view], tail[view]) ** 2
+        total += ((VALUE_WEIGHT if view == VALUE else 1.0) * surprise(views[view], tail[view])) ** 2
     return float(np.sqrt(total))
 
 
 @bare
-def close_block(maxima: FloatArray, n: int, tail: FloatArray, order: FloatArray) -> None:
-    """The tail of the n block maxima: level, mean excess, and how many exceed. order (BLOCKS,) is scratch."""
-    for i in range(n):
-        place = i
-        while place > 0 and order[place - 1] > maxima[i]:
-            order[place] = order[place - 1]
+def place_of(value: float, ordered: FloatArray, n: int) -> int:
+    """The first of n ascending values that is not below a value."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) // 2
+        if ordered[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@bare
+def keep(value: float, maxima: FloatArray, ordered: FloatArray, seen: int) -> None:
+    """Put a block's maximum in the place of the oldest, after `seen` others."""
+    n = min(seen, MAXIMA)
+    place = place_of(value, ordered, n)
+    if seen < MAXIMA:
+        for i in range(n, place, -1):
+            ordered[i] = ordered[i - 1]
+    else:
+        gone = place_of(maxima[seen % MAXIMA], ordered, n)
+        for i in range(gone, place - 1):
+            ordered[i] = ordered[i + 1]
+        for i in range(gone, place, -1):
+            ordered[i] = ordered[i - 1]
+        if gone < place:
             place -= 1
-        order[place] = maxima[i]
+    ordered[place] = value
+    maxima[seen % MAXIMA] = value
+
+
+@bare
+def fit(ordered: FloatArray, n: int, tail: FloatArray) -> None:
+    """The tail of n ascending maxima: level, mean excess, and how many blocks exceed, overlapping ones counted once."""
     first = int(TAIL * n)
-    level, excess = order[first], 0.0
+    level, excess = ordered[first], 0.0
     for i in range(first, n):
-        excess += order[i] - level
+        excess += ordered[i] - level
     tail[LEVEL] = level
     tail[SCALE] = max(excess / (n - first), LEAST_SCALE * abs(level), 1e-9)
-    tail[EXCEEDING] = n - first
+    tail[EXCEEDING] = (n - first) / BEGINNINGS
 
 
 @bare
 def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatArray, at: CountArray,
-        maxima: FloatArray, peak: FloatArray, tail: FloatArray, blocks: CountArray, last: FloatArray,
-        counts: CountArray, step: FloatArray, learning: bool, scratch: FloatArray, traits: FloatArray,
-        ranges: CountArray, order: FloatArray, by_column: FloatArray, scores: FloatArray) -> None:
+        maxima: FloatArray, ordered: FloatArray, parts: FloatArray, peak: FloatArray, tail: FloatArray,
+        blocks: CountArray, last: FloatArray, counts: CountArray, step: FloatArray, learning: bool,
+        scratch: FloatArray, traits: FloatArray, ranges: CountArray, by_column: FloatArray, scores: FloatArray) -> None:
     """Score each row, then learn it if `learning`.
 
     rows (n, k); times (n,) ms, NaN: no clock. Fills by_column (n, k), NaN where missing and in a column's first row,
-    and scores (n,). scratch (k, VIEWS), traits (k, TRAITS), ranges (WEEK_DAYS, 2) and order (BLOCKS,) are scratch.
+    and scores (n,). scratch (k, VIEWS), traits (k, TRAITS) and ranges (WEEK_DAYS, 2) are scratch.
     """
     for i in range(rows.shape[0]):
         time = times[i]
@@ -214,14 +249,14 @@ def run(rows: FloatArray, times: FloatArray, recent: FloatArray, context: FloatA
             by_column[i, f] = column_score(scratch[f], tail[f]) if known else np.nan
         scores[i] = score_of(by_column[i])
         if learning:
-            absorb(rows[i], time, recent, context, at, maxima, peak, tail, blocks, last, counts, step, scratch,
-                   traits, order)
+            absorb(rows[i], time, recent, context, at, maxima, ordered, parts, peak, tail, blocks, last, counts, step,
+                   scratch, traits)
 
 
 @bare
 def absorb(x: FloatArray, time: float, recent: FloatArray, context: FloatArray, at: CountArray, maxima: FloatArray,
-           peak: FloatArray, tail: FloatArray, blocks: CountArray, last: FloatArray, counts: CountArray,
-           step: FloatArray, views: FloatArray, traits: FloatArray, order: FloatArray) -> None:
+           ordered: FloatArray, parts: FloatArray, peak: FloatArray, tail: FloatArray, blocks: CountArray,
+           last: FloatArray, counts: CountArray, step: FloatArray, views: FloatArray, traits: FloatArray) -> None:
     """Learn a row, of which the views and traits are known."""
     for f in range(len(x)):
         recent[counts[ROWS] % RECENT, f] = x[f]
@@ -232,16 +267,30 @@ def absorb(x: FloatArray, time: float, recent: FloatArray, context: FloatArray, 
                 peak[f, view] = max(views[f, view], peak[f, view]) if peak[f, view] == peak[f, view] else views[f, view]
     sample(time, context, at, counts, step, traits)
     counts[ROWS] += 1
-    if counts[ROWS] % BLOCK:
+    if counts[ROWS] % PART:
         return
     for f in range(len(x)):
         for view in range(VIEWS):
-            if peak[f, view] == peak[f, view]:
-                maxima[f, view, blocks[f, view] % BLOCKS] = peak[f, view]
-                blocks[f, view] += 1
-                if blocks[f, view] >= LEAST_BLOCKS:
-                    close_block(maxima[f, view], min(blocks[f, view], BLOCKS), tail[f, view], order)
-                peak[f, view] = np.nan
+            parts[f, view, counts[ROWS] // PART % BEGINNINGS] = peak[f, view]
+            peak[f, view] = np.nan
+            if counts[ROWS] >= BLOCK:
+                close_block(maxima[f, view], ordered[f, view], parts[f, view], tail[f, view], blocks[f], view)
+
+
+@bare
+def close_block(maxima: FloatArray, ordered: FloatArray, parts: FloatArray, tail: FloatArray, blocks: CountArray,
+                view: int) -> None:
+    """Keep the maximum of the last parts, unless the view is missing in all of them, and fit the tail anew."""
+    most = np.nan
+    for part in range(BEGINNINGS):
+        if parts[part] == parts[part]:
+            most = max(parts[part], most) if most == most else parts[part]
+    if most != most:
+        return
+    keep(most, maxima, ordered, blocks[view])
+    blocks[view] += 1
+    if blocks[view] >= LEAST_BLOCKS * BEGINNINGS:
+        fit(ordered, min(blocks[view], MAXIMA), tail)
 
 
 @bare

@@ -105,13 +105,55 @@ def write(folder: Path, windows: list[list[str]]) -> Path:
 
 
 def test_a_folder_of_nabs_form_is_read(tmp_path: Path) -> None:
-    profiles, found = read(write(tmp_path, [["2014-04-01 03:00:00.000000", "2014-04-01 05:00:00.000000"]]))
-    assert profiles == {"standard": STANDARD}
+    profiles, found, left_out = read(write(tmp_path, [["2014-04-01 03:00:00.000000", "2014-04-01 05:00:00.000000"]]))
+    assert profiles == {"standard": STANDARD} and not left_out
     assert found[0].windows == ((3, 5),)
     assert found[0].values.tolist() == list(range(24))
     assert np.diff(found[0].ts_ms).tolist() == [3.6e6] * 23
 
 
 def test_a_window_that_is_not_in_its_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="NAB's form"):
+    with pytest.raises(SystemExit, match=r"a/b\.csv: it has a window without rows"):
         read(write(tmp_path, [["2015-04-01 03:00:00.000000", "2015-04-01 05:00:00.000000"]]))
+
+
+def test_windows_between_rows_are_those_of_the_rows_in_them(tmp_path: Path) -> None:
+    _, found, _ = read(write(tmp_path, [["2014-04-01T02:30:00Z", "2014-04-01T05:59:00+00:00"]]))
+    assert found[0].windows == ((3, 5),)
+
+
+def test_without_profiles_those_of_the_paper_count(tmp_path: Path) -> None:
+    folder = write(tmp_path, [])
+    (folder / "config" / "profiles.json").unlink()
+    assert read(folder)[0] == {"standard": STANDARD, "reward_low_FP_rate": LOW_FP, "reward_low_FN_rate": LOW_FN}
+
+
+@pytest.mark.parametrize("text, said", [
+    (None, "cannot be read"), ("", "no rows"), ("timestamp,value\n", "no rows"), ("value\n3\n", "row 2 is no time"),
+    ("timestamp,value\n2014-04-01 00:00:00,7\n2014-04-01 01:00:00,many\n", "row 3 is no time and value"),
+])
+def test_a_file_that_cannot_be_used_is_left_out_and_named(tmp_path: Path, text: str | None, said: str) -> None:
+    folder = write(tmp_path, [])
+    (folder / "labels" / "combined_windows.json").write_text(json.dumps({"a/b.csv": [], "odd.csv": []}))
+    if text is not None:
+        (folder / "data" / "odd.csv").write_text(text)
+    _, found, left_out = read(folder)
+    assert [each.name for each in found] == ["a/b.csv"]
+    assert said in left_out["odd.csv"]
+
+
+def test_missing_values_other_columns_and_their_order_do_no_harm(tmp_path: Path) -> None:
+    folder = write(tmp_path, [])
+    (folder / "data" / "a" / "b.csv").write_text(
+        '\ufeffvalue,note,timestamp\r\n,x,2014-04-01 00:00:00\r\nNaN,"x,y",2014-04-01 01:00:00\r\n'
+        '7,,2014-04-01 02:00:00\r\n')
+    _, found, _ = read(folder)
+    assert np.isnan(found[0].values).tolist() == [True, True, False] and found[0].values[2] == 7.0
+
+
+@pytest.mark.parametrize("labels", ["[1, 2]", "{", '{"a/b.csv": [["soon", "late"]]}', '{"a/b.csv": 7}'])
+def test_labels_of_another_form_are_refused_in_a_sentence(tmp_path: Path, labels: str) -> None:
+    folder = write(tmp_path, [])
+    (folder / "labels" / "combined_windows.json").write_text(labels)
+    with pytest.raises(SystemExit, match=r"NAB's form|no pairs of times"):
+        read(folder)

@@ -152,11 +152,14 @@ def test_other_detectors_can_be_chosen(tmp_path: Path, detectors: str) -> None:
     (["load.csv", "--detectors", "time_series,loda"], "works alone"),
     (["load.csv", "--interval", "soon"], "is not a length of time"),
     (["words.csv"], "no column of numbers"),
+    (["wide.csv"], "300 columns are more than a detector takes (256 with the time): name some by --columns"),
+    (["wide.csv", "--detectors", "half_space_trees"], "name some by --columns"),
     (["empty.csv"], "the first line must name every column"),
 ])
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, words: list[str], said: str) -> None:
     write(tmp_path / "load.csv", lines())
     write(tmp_path / "words.csv", [{"word": "a"}, {"word": "b"}])
+    write(tmp_path / "wide.csv", [{f"c{i}": float(i) for i in range(300)}] * 3)
     (tmp_path / "empty.csv").write_text("")
     result = run(*words)
     assert result.exit_code == 2

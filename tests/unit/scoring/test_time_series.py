@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agents.scoring.detectors import arrays
 from agents.scoring.detectors import series_kernels as k
+from agents.scoring.detectors.base import OtherSettings
 from agents.scoring.detectors.by_name import MAX_FEATURES
 from agents.scoring.detectors.time_series import LEAST_THRESHOLD, TIME, TimeSeries
 from agents.scoring.resting import RestingAlarms
@@ -87,12 +89,14 @@ def test_a_calm_series_makes_hardly_an_alarm(seed: int) -> None:
 
 
 def test_what_happens_every_day_is_no_anomaly_and_what_happens_once_is() -> None:
-    once, always = daily(30), daily(30)
-    at = np.arange(100, len(once), DAY_ROWS)
-    once[at[25]] += 60.0
-    always[at] += 60.0
-    assert at[25] in alarms(once)
-    assert len(set(alarms(always)) & set(at[10:].tolist())) <= 2
+    at, told = np.arange(100, 30 * DAY_ROWS, DAY_ROWS), 0
+    for seed in range(5):
+        once, always = daily(30, seed), daily(30, seed)
+        once[at[25]] += 60.0
+        always[at] += 60.0
+        assert detector().score_learn_many(clocked(once))[at[25]] > LEAST_THRESHOLD
+        told += len(set(alarms(always)) & set(at[10:].tolist()))
+    assert told <= 5 * 2
 
 
 def test_the_unit_of_a_series_does_not_matter() -> None:
@@ -163,6 +167,15 @@ def test_a_broken_snapshot_is_refused() -> None:
         TimeSeries(seed=7).restore(data)
 
 
+def test_a_snapshot_that_lacks_an_array_is_one_of_other_settings() -> None:
+    made = detector(2)
+    made.score_learn_many(messy(300))
+    name, head, kept = arrays.decode(made.encode())
+    del kept["parts"]
+    with pytest.raises(OtherSettings):
+        TimeSeries().restore(arrays.encode(name, head, kept))
+
+
 @pytest.mark.parametrize("value", [0.0, -1e-300, 7.0, 1e300, np.nan])
 def test_constant_and_missing_values_have_scores(value: float) -> None:
     with np.errstate(all="raise"):
@@ -193,7 +206,7 @@ def test_state_does_not_grow_with_the_stream() -> None:
     size = len(made.encode())
     made.score_learn_many(clocked(daily(30), 1.5e12))
     assert len(made.encode()) < 1.2 * size
-    assert len(made.encode()) < 250_000
+    assert len(made.encode()) < 2 * 170_000
 
 
 def test_at_most_so_many_features_are_kept() -> None:
@@ -211,6 +224,29 @@ def test_the_column_that_moved_pushed_the_alarm() -> None:
         assert pushes[2_500].argmax() == 1 + culprit
 
 
+def test_the_tail_is_that_of_the_maxima_of_all_blocks_that_begin_every_three_rows() -> None:
+    values = daily(25)
+    made = detector()
+    made.score_learn_many(clocked(values))
+    steps = np.abs(np.diff(values, prepend=values[0]))
+    steps[0] = -1.0
+    last = steps[len(steps) % k.PART:]
+    blocks = np.lib.stride_tricks.sliding_window_view(last, k.BLOCK)[::k.PART].max(axis=1)[-k.MAXIMA:]
+    assert len(blocks) == k.MAXIMA
+    assert np.array_equal(made.ordered[1, k.STEP], np.sort(blocks))
+    above = np.sort(blocks)[int(0.8 * len(blocks)):]
+    assert made.state["tail"][1, k.STEP] == pytest.approx(
+        [above[0], (above - above[0]).mean(), len(above) / k.BEGINNINGS])
+
+
+def test_where_blocks_begin_hardly_matters() -> None:
+    """Rows before the first move where blocks are cut: alarms of a spike stay, and nearly all others."""
+    values = daily(20)
+    values[[3_000, 4_500]] += 40.0
+    for shift in range(1, 9):
+        assert {3_000 - shift, 4_500 - shift} <= set(alarms(values[shift:]))
+
+
 def test_golden_scores() -> None:
     values = daily(10)
     values[2_500:2_503] -= 12.0
@@ -218,7 +254,7 @@ def test_golden_scores() -> None:
     assert scores[[647, 2_278, 2_499, 2_500, 2_502, 2_800]].round(6).tolist() == GOLDEN
 
 
-GOLDEN = [0.993552, 0.0, 0.0, 0.999515, 0.999919, 0.0]
+GOLDEN = [0.978262, 0.0, 0.0, 0.998293, 0.999972, 0.0]
 
 
 def test_after_an_alarm_there_is_a_rest() -> None:
