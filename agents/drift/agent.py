@@ -1,30 +1,35 @@
 """metrics, feedback -> drift-events: closed windows and late labels against each version's reference.
 
-telemetry -> drift-events: what is joint, with STREAMGAUGE_DRIFT_JOINT.
+lifecycle-events: the references that versions bring from training. telemetry -> drift-events: what is joint, with
+STREAMGAUGE_DRIFT_JOINT.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from agents.drift.engine import DriftEngine, DriftOptions
 from agents.drift.joint import BUDGET_SHARE, JointEngine
 from agents.drift.performance import PerformanceEngine
+from agents.drift.profiles import Codec as ProfilesCodec
+from agents.drift.profiles import Profiles
 from schemas.drift import DriftEvent
 from streams import messages, metrics
 from streams.app import Pipeline
 from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.topics import DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY
+from streams.topics import DRIFT_EVENTS, FEEDBACK, LIFECYCLE_EVENTS, METRICS, TELEMETRY
 
 NAME = "drift"
 LABELS = "performance"
 JOINT = "joint"
+PROFILES = "drift.profiles"
 
 
 def register(pipeline: Pipeline) -> None:
-    """Add both agents to a worker."""
+    """Add the agents to a worker."""
     options = DriftOptions.from_settings(pipeline.settings)
     joint = JointEngine(options) if pipeline.settings.drift_joint else None
     left = options.budget_per_day * (1.0 - (BUDGET_SHARE if joint else 0.0))
@@ -32,6 +37,11 @@ def register(pipeline: Pipeline) -> None:
     topic = pipeline.settings.topic(DRIFT_EVENTS.name)
     pipeline.state(NAME, windows.codec)
     pipeline.state(LABELS, labels.codec)
+    pipeline.state(PROFILES, ProfilesCodec())
+    one_at_a_time = asyncio.Lock()
+
+    def profiles_of(partition: Partition) -> Profiles:
+        return Profiles(partition.states(PROFILES))
 
     async def publish(events: list[DriftEvent], partition: Partition) -> None:
         for event in events:
@@ -40,7 +50,19 @@ def register(pipeline: Pipeline) -> None:
 
     async def drift(batch: RecordBatch, partition: Partition) -> None:
         closed = batch.decoded(messages.windows(options.granularity_ms))
-        await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition), partition)
+        async with one_at_a_time:
+            await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition,
+                                      profiles_of(partition)), partition)
+
+    async def trained(batch: RecordBatch, partition: Partition) -> None:
+        """Profiles count from the end of `metrics` on; no window is judged until that is written."""
+        profiles = profiles_of(partition)
+        async with one_at_a_time:
+            new = profiles.new(batch.decoded(pipeline.decode_lifecycle).events, batch.topic)
+            if new:
+                end = await pipeline.end(METRICS, batch.partition)
+                metrics.PROFILES.inc(profiles.take(new, batch.topic, end))
+                await pipeline.checkpointer.persist(PROFILES, partition)
 
     async def performance(batch: RecordBatch, partition: Partition) -> None:
         truths = batch.decoded(pipeline.decode_feedback).labels
@@ -48,6 +70,7 @@ def register(pipeline: Pipeline) -> None:
 
     pipeline.agent(NAME, METRICS, drift)
     pipeline.agent(LABELS, FEEDBACK, performance)
+    pipeline.agent(PROFILES, LIFECYCLE_EVENTS, trained)
     if joint is None:
         return
     joint.warm()
