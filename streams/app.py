@@ -163,6 +163,10 @@ class Pipeline:
         end, done = self.app.monitor.tp_end_offsets.get(tp), self._done.get((agent, tp))
         return end is not None and done is not None and end - done > 1
 
+    def done(self, agent: str, row: TopicRow, partition: int) -> int:
+        """The last offset that an agent is through with; -1 if none is known."""
+        return self._done.get((agent, TP(self.settings.topic(row.name), partition)), -1)
+
     async def end(self, row: TopicRow, partition: int) -> int:
         """The offset after the last record of a partition, as the broker says now."""
         tp = TP(self.settings.topic(row.name), partition)

@@ -179,6 +179,8 @@ AGAINST = {"profile": ", against the version's profile from training", "incumben
 def drifted_detail(event: DriftEvent) -> str:
     """What to look at."""
     since = f"Since {clock(event.onset_ms)}, seen in {event.windows} windows{AGAINST.get(event.reference, '')}."
+    if event.segment:
+        since += f" Mostly where {' and '.join(f'{key} is {value}' for key, value in event.segment.items())}."
     if event.cause == "data_quality":
         return f"{since} {broken_feed(event)}"
     advice = {

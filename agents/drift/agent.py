@@ -1,7 +1,7 @@
 """metrics, feedback -> drift-events: closed windows and late labels against each version's reference.
 
-lifecycle-events: the references that versions bring from training. telemetry -> drift-events: what is joint, with
-STREAMGAUGE_DRIFT_JOINT.
+lifecycle-events: the references that versions bring from training. telemetry: sums of segments, with
+STREAMGAUGE_SEGMENT_KEYS, in which a drift is located; and what is joint, with STREAMGAUGE_DRIFT_JOINT.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from agents.drift.joint import BUDGET_SHARE, JointEngine
 from agents.drift.performance import PerformanceEngine
 from agents.drift.profiles import Codec as ProfilesCodec
 from agents.drift.profiles import Profiles
+from agents.drift.segments import SegmentEngine
+from agents.drift.sums import Segments
 from schemas.drift import DriftEvent
 from streams import messages, metrics
 from streams.app import Pipeline
 from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
+from streams.state.keyed import KeyedStates
 from streams.topics import DRIFT_EVENTS, FEEDBACK, LIFECYCLE_EVENTS, METRICS, TELEMETRY
+from streams.windows.record import WindowRecord
 
 NAME = "drift"
+#: The agent that makes windows.
+WINDOWS = "aggregation"
 LABELS = "performance"
 JOINT = "joint"
 PROFILES = "drift.profiles"
+SEGMENTS = "drift.segments"
+#: Longest that windows wait for the events that they are made of to be in the sums of segments.
+WAIT_SECONDS, STEP_SECONDS = 2.0, 0.005
 
 
 def register(pipeline: Pipeline) -> None:
@@ -39,6 +48,8 @@ def register(pipeline: Pipeline) -> None:
     pipeline.state(LABELS, labels.codec)
     pipeline.state(PROFILES, ProfilesCodec())
     one_at_a_time = asyncio.Lock()
+    segments = SegmentEngine(pipeline.settings.segment_keys, pipeline.settings.watermark_delay_ms, options) \
+        if pipeline.settings.segment_keys else None
 
     def profiles_of(partition: Partition) -> Profiles:
         return Profiles(partition.states(PROFILES))
@@ -50,9 +61,30 @@ def register(pipeline: Pipeline) -> None:
 
     async def drift(batch: RecordBatch, partition: Partition) -> None:
         closed = batch.decoded(messages.windows(options.granularity_ms))
+        if segments is not None:
+            await sums_are_there(closed, partition)
         async with one_at_a_time:
-            await publish(windows.run(closed, partition.states(NAME), batch.topic, batch.partition,
-                                      profiles_of(partition)), partition)
+            found = windows.run(closed, partition.states(NAME), batch.topic, batch.partition, profiles_of(partition))
+            if segments is not None and found:
+                found = [segments.located(event, partition.states(SEGMENTS)) for event in found]
+            await publish(found, partition)
+
+    def are_there(closed_ms: int, number: int, states: KeyedStates[Segments]) -> bool:
+        """True if the sums of segments have the events of windows that closed by then, or all that there are."""
+        done, wanted = (pipeline.done(agent, TELEMETRY, number) for agent in (SEGMENTS, WINDOWS))
+        return SegmentEngine.newest_ms(states) >= closed_ms or done >= wanted >= 0
+
+    async def sums_are_there(closed: list[tuple[int, WindowRecord]], partition: Partition) -> None:
+        """Wait for them; for a while only, as after a restart nobody knows of windows that a clock has closed."""
+        waited, closed_ms = 0.0, max((window.closed_ms for _, window in closed), default=0)
+        while waited < WAIT_SECONDS and not partition.closed and not are_there(
+                closed_ms, partition.number, partition.states(SEGMENTS)):
+            await asyncio.sleep(STEP_SECONDS)
+            waited += STEP_SECONDS
+
+    async def add_up(batch: RecordBatch, partition: Partition) -> None:
+        assert segments is not None
+        segments.run(batch.decoded(pipeline.decode), partition.states(SEGMENTS), batch.topic)
 
     async def trained(batch: RecordBatch, partition: Partition) -> None:
         """Profiles count from the end of `metrics` on; no window is judged until that is written."""
@@ -71,6 +103,10 @@ def register(pipeline: Pipeline) -> None:
     pipeline.agent(NAME, METRICS, drift)
     pipeline.agent(LABELS, FEEDBACK, performance)
     pipeline.agent(PROFILES, LIFECYCLE_EVENTS, trained)
+    if segments is not None:
+        segments.warm()
+        pipeline.state(SEGMENTS, segments.codec)
+        pipeline.agent(SEGMENTS, TELEMETRY, add_up)
     if joint is None:
         return
     joint.warm()
