@@ -15,14 +15,12 @@ from agents.drift.performance import PerformanceEngine
 from agents.drift.profiles import Codec as ProfilesCodec
 from agents.drift.profiles import Profiles
 from agents.drift.segments import SegmentEngine
-from agents.drift.sums import Segments
 from schemas.drift import DriftEvent
 from streams import messages, metrics
 from streams.app import Pipeline
 from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.state.keyed import KeyedStates
 from streams.topics import DRIFT_EVENTS, FEEDBACK, LIFECYCLE_EVENTS, METRICS, TELEMETRY
 from streams.windows.record import WindowRecord
 
@@ -33,8 +31,9 @@ LABELS = "performance"
 JOINT = "joint"
 PROFILES = "drift.profiles"
 SEGMENTS = "drift.segments"
-#: Longest that windows wait for the events that they are made of to be in the sums of segments.
-WAIT_SECONDS, STEP_SECONDS = 2.0, 0.005
+#: Longest that windows wait for the events that they are made of to be in the sums of segments; and how long, if all
+#: events seem to be there.
+WAIT_SECONDS, LEVEL_SECONDS, STEP_SECONDS = 10.0, 0.25, 0.005
 
 
 def register(pipeline: Pipeline) -> None:
@@ -69,18 +68,19 @@ def register(pipeline: Pipeline) -> None:
                 found = [segments.located(event, partition.states(SEGMENTS)) for event in found]
             await publish(found, partition)
 
-    def are_there(closed_ms: int, number: int, states: KeyedStates[Segments]) -> bool:
-        """True if the sums of segments have the events of windows that closed by then, or all that there are."""
-        done, wanted = (pipeline.done(agent, TELEMETRY, number) for agent in (SEGMENTS, WINDOWS))
-        return SegmentEngine.newest_ms(states) >= closed_ms or done >= wanted >= 0
-
     async def sums_are_there(closed: list[tuple[int, WindowRecord]], partition: Partition) -> None:
-        """Wait for them; for a while only, as after a restart nobody knows of windows that a clock has closed."""
-        waited, closed_ms = 0.0, max((window.closed_ms for _, window in closed), default=0)
-        while waited < WAIT_SECONDS and not partition.closed and not are_there(
-                closed_ms, partition.number, partition.states(SEGMENTS)):
+        """Wait until the sums of segments have the events that closed these windows.
+
+        Windows that a clock has closed are later than all events: then it is enough that both agents have been through
+        with the same events for a while. After a restart nobody knows that, and the wait is bounded.
+        """
+        states, closed_ms = partition.states(SEGMENTS), max((window.closed_ms for _, window in closed), default=0)
+        waited = level = 0.0
+        while (waited < WAIT_SECONDS and level < LEVEL_SECONDS and not partition.closed
+               and SegmentEngine.newest_ms(states) < closed_ms):
             await asyncio.sleep(STEP_SECONDS)
-            waited += STEP_SECONDS
+            done, wanted = (pipeline.done(agent, TELEMETRY, partition.number) for agent in (SEGMENTS, WINDOWS))
+            waited, level = waited + STEP_SECONDS, level + STEP_SECONDS if done >= wanted >= 0 else 0.0
 
     async def add_up(batch: RecordBatch, partition: Partition) -> None:
         assert segments is not None
