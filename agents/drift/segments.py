@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from agents.drift.message import UNIT
 from agents.drift.options import ERROR_RATE, MEAN, MISSING, DriftOptions
 from agents.drift.sums import PANE_MS, PRESENT, SUM, Codec, FloatArray, IntArray, Segments, Sums
-from schemas.base import MAX_SEGMENT_KEYS
 from schemas.drift import DriftEvent
 from streams.batch import TelemetryBatch
 from streams.compiled import compiled
@@ -54,14 +53,14 @@ class SegmentEngine:
         self.keys = tuple(keys)
         self.delay_ms = delay_ms
         self.options = options or DriftOptions()
-        self.codec = Codec()
+        self.codec = Codec(self.keys)
 
     def warm(self) -> None:
         """Compile the kernels, or load them from the cache."""
         one, fields = np.zeros(1, np.int64), np.zeros(1, np.int32)
         meets_new(one, np.array([0, 1]), fields, one)
         add_rows(one, np.array([0, 1]), fields, np.zeros(1), np.zeros(1, np.bool_), one, one - 1, one - 1,
-                 np.zeros((1, 2)), np.zeros((2, 1, 1)), np.zeros((MAX_SEGMENT_KEYS, 1)))
+                 np.zeros((1, 2)), np.zeros((2, 1, 1)), np.zeros((1, 1)))
 
     def run(self, batch: TelemetryBatch, states: KeyedStates[Segments], topic: str) -> None:
         """Take in a batch. Rows that a series' fence includes are skipped."""
@@ -182,7 +181,7 @@ def _holder(before: _Moments, after: _Moments) -> int:
 
 def _moments(state: Segments, sums: Sums, key: int, rows: IntArray, event: DriftEvent) -> _Moments:
     """Of the event's statistic; shares as the values 0 and 1."""
-    sums.wide(len(state.names), len(state.columns))
+    sums.wide(len(state.names), len(state.columns), state.keys)
     total, errors, cells = sums.totals[rows, 0], sums.totals[rows, 1], sums.cells[:, rows]
     base, is_class, _ = event.field.partition("=")
     of_base = [at for name, at in state.columns.items() if name.partition("=")[0] == base]

@@ -1,6 +1,6 @@
 """What the segments of one series were like of late: per value of a segment key and column, sums over panes of time.
 
-    pane (5 s) -> rows, errors (names, 2); values and their sum (2, names, columns); sum of squares (keys, columns)
+    pane (2 s) -> rows, errors (names, 2); values and their sum (2, names, columns); sum of squares (keys, columns)
 
 `RECENT` panes are kept by themselves; older ones are added up into `past`, which is halved when it has grown to
 `MOST_PAST` rows, so that it follows the reference. Numbers are added up as sign(x) log(1 + |x|): of skewed fields that
@@ -13,19 +13,17 @@ of the log, however it is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.base import MAX_SEGMENT_KEYS
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-PANE_MS, RECENT = 5_000, 24
+PANE_MS, RECENT = 2_000, 45
 MOST_COLUMNS, MOST_NAMES, MOST_PAST = 96, 64, 16_384.0
 PRESENT, SUM = range(2)
 
@@ -36,21 +34,24 @@ class Sums:
 
     totals: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     cells: FloatArray = field(default_factory=lambda: np.zeros((2, 0, 0)))
-    squares: FloatArray = field(default_factory=lambda: np.zeros((MAX_SEGMENT_KEYS, 0)))
+    squares: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
-    def wide(self, names: int, columns: int) -> None:
-        """Have room for so many names and columns."""
+    def wide(self, names: int, columns: int, keys: int) -> None:
+        """Have room for so many of each."""
         _, rows, width = self.cells.shape
         if names > rows or columns > width:
             self.cells = np.pad(self.cells, ((0, 0), (0, max(0, names - rows)), (0, max(0, columns - width))))
-            self.squares = np.pad(self.squares, ((0, 0), (0, max(0, columns - width))))
+        rows, width = self.squares.shape
+        if keys > rows or columns > width:
+            self.squares = np.pad(self.squares, ((0, max(0, keys - rows)), (0, max(0, columns - width))))
         if names > len(self.totals):
             self.totals = np.pad(self.totals, ((0, names - len(self.totals)), (0, 0)))
 
     def add(self, other: Sums) -> None:
         """Take in another span."""
-        self.wide(*other.cells.shape[1:])
-        other.wide(*self.cells.shape[1:])
+        for one, two in ((self, other), (other, self)):
+            _, names, columns = two.cells.shape
+            one.wide(names, columns, len(two.squares))
         self.cells += other.cells
         self.totals += other.totals
         self.squares += other.squares
@@ -59,6 +60,7 @@ class Sums:
 class Kept(msgspec.Struct, array_like=True):
     """A series as written; arrays as float64. `panes`: (pane, totals, cells, squares)."""
 
+    keys: list[str] = []
     columns: list[str] = []
     names: list[str] = []
     newest_ms: int = -1
@@ -70,6 +72,7 @@ class Kept(msgspec.Struct, array_like=True):
 class Segments:
     """A series that is live. `names` are KEY=VALUE. The partition's own entry has `newest_ms` only."""
 
+    keys: int
     columns: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     newest_ms: int = -1
@@ -104,7 +107,7 @@ class Segments:
         found = self.panes.get(number)
         if found is None:
             found = self.panes[number] = Sums()
-        found.wide(len(self.names), len(self.columns))
+        found.wide(len(self.names), len(self.columns), self.keys)
         return found
 
     def age(self) -> None:
@@ -119,7 +122,7 @@ class Segments:
     def between(self, first: int, last: int) -> Sums:
         """The sum of the recent panes from `first` to `last`."""
         found = Sums()
-        found.wide(len(self.names), len(self.columns))
+        found.wide(len(self.names), len(self.columns), self.keys)
         for number in sorted(self.panes):
             if first <= number <= last:
                 found.add(self.panes[number])
@@ -142,26 +145,32 @@ def _place(places: dict[str, int], name: str, most: int) -> int:
 
 
 class Codec:
-    """Series as msgpack."""
+    """Series as msgpack. `keys`: how many segment keys there are; of a row with others nothing is kept."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = len(keys)
+        self._names = list(keys)
 
     def new(self, key: str) -> Segments:
-        return Segments()
+        return Segments(self.keys)
 
     def encode(self, key: str, state: Segments) -> bytes:
         for sums in (state.past, *state.panes.values()):
-            sums.wide(len(state.names), len(state.columns))
+            sums.wide(len(state.names), len(state.columns), self.keys)
         return msgspec.msgpack.encode(Kept(
-            list(state.columns), list(state.names), state.newest_ms, _written(state.past),
+            self._names, list(state.columns), list(state.names), state.newest_ms, _written(state.past),
             [(number, *_written(state.panes[number])) for number in sorted(state.panes)]))
 
     def decode(self, key: str, data: bytes) -> Segments:
         """Raises ValueError if the bytes are damaged."""
         try:
             kept = msgspec.msgpack.decode(data, type=Kept)
-            shape = len(kept.names), len(kept.columns)
-            return Segments(_places(kept.columns), _places(kept.names), kept.newest_ms, _read(*kept.past, *shape),
-                            {number: _read(totals, cells, squares, *shape)
-                             for number, totals, cells, squares in kept.panes})
+            if kept.keys != self._names:
+                return Segments(self.keys, newest_ms=kept.newest_ms)
+            shape = len(kept.names), len(kept.columns), self.keys
+            return Segments(self.keys, _places(kept.columns), _places(kept.names), kept.newest_ms,
+                            _read(*kept.past, *shape), {number: _read(totals, cells, squares, *shape)
+                                                        for number, totals, cells, squares in kept.panes})
         except (msgspec.MsgspecError, ValueError) as error:
             raise ValueError(f"drift state of segments is damaged: {error}") from None
 
@@ -174,8 +183,8 @@ def _written(sums: Sums) -> tuple[bytes, bytes, bytes]:
     return sums.totals.tobytes(), sums.cells.tobytes(), sums.squares.tobytes()
 
 
-def _read(totals: bytes, cells: bytes, squares: bytes, names: int, columns: int) -> Sums:
+def _read(totals: bytes, cells: bytes, squares: bytes, names: int, columns: int, keys: int) -> Sums:
     """Raises ValueError: the lengths do not fit."""
     return Sums(np.frombuffer(totals).reshape(names, 2).copy(),
                 np.frombuffer(cells).reshape(2, names, columns).copy(),
-                np.frombuffer(squares).reshape(MAX_SEGMENT_KEYS, columns).copy())
+                np.frombuffer(squares).reshape(keys, columns).copy())

@@ -105,7 +105,7 @@ def test_a_change_everywhere_is_located_nowhere(change: Disturb, field: str, sta
 
 
 def test_without_a_change_nothing_is_located() -> None:
-    for seed in range(25):
+    for seed in range(12):
         events = serving(seed=seed)
         for field in ("feature.age", "feature.balance", "feature.level", "prediction=yes", "latency_ms", "error_rate"):
             assert located(events, drift(field)) == {}, (seed, field)
@@ -199,3 +199,22 @@ def test_state_is_bounded_and_damage_says_so() -> None:
     for cut in (1, len(data) // 2, len(data) - 1):
         with pytest.raises(ValueError, match="damaged"):
             engine.codec.decode(SERIES, data[:cut])
+
+
+@pytest.mark.parametrize("phase_ms", range(0, PANE_MS, 250))
+def test_three_seconds_are_enough_wherever_panes_begin(phase_ms: int) -> None:
+    events = serving(only("PT", feature("age", lambda value: value + 30.0)), seconds=ONSET_S + 4)
+    for event in events:
+        event["ts"] += phase_ms
+    asked = drift("feature.age", end_s=ONSET_S + 3)
+    later = {"onset_ms": asked.onset_ms + phase_ms, "detected_ms": asked.detected_ms + phase_ms}
+    assert located(events, asked.model_copy(update=later)) == {"country": "PT"}
+
+
+def test_a_row_of_other_keys_is_begun_anew() -> None:
+    engine = SegmentEngine(KEYS)
+    states = states_of(engine)
+    engine.run(batch(serving(seconds=20)), states, "telemetry")
+    other = SegmentEngine(("plan",))
+    again = other.codec.decode(SERIES, engine.codec.encode(SERIES, states.entry(SERIES).state))
+    assert (again.names, again.newest_ms) == ({}, states.entry(SERIES).state.newest_ms)
