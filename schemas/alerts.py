@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from schemas.base import Contract, Count, Finite, Flag, Identifier, Severity, Subject, Text, TimestampMs
+from schemas.profiles import Profile
 
 Cause = Literal["anomaly_rate", "drift", "error_rate", "latency", "silence", "performance", "objective", "rule"]
 AlertState = Literal["open", "escalated", "acknowledged", "noted", "resolved"]
@@ -99,8 +100,10 @@ class UndeliveredAlert(Contract):
 class LifecycleEvent(Subject):
     """`lifecycle-events`: a version was registered, deployed, promoted, rolled back, retired."""
 
-    lifecycle_id: Identifier
+    lifecycle_id: Identifier = Field(description="Unique; drop repeats by it. One may be sent to every partition")
     ts: TimestampMs
     action: Literal["registered", "deployed", "promoted", "rolled_back", "retired"]
     actor: Text = ""
     reason: Text = ""
+    profile: Profile | None = Field(default=None, description="What the version's inputs and outputs were like at "
+                                    "training: drift is then measured against this. A later one replaces it")

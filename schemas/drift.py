@@ -24,6 +24,9 @@ from schemas.base import (
 DriftKind = Literal["data", "prediction", "performance", "operational"]
 DriftCause = Literal["data_quality", "real_change", "new_version", "operational", "unknown"]
 Breakage = Literal["unit_change", "null_column", "constant_column", "schema"]
+#: What it moved from: the version's profile from training, windows in which it was stable, those of the version before
+#: it, or what earlier days had at this hour.
+DriftReference = Literal["profile", "stable_window", "incumbent", "earlier_days"]
 #: (bucket, count), ascending, as in a window's summary but with wider buckets: a bucket's values end at it.
 CoarseSketch = list[tuple[int, int]]
 
@@ -50,6 +53,7 @@ class DriftEvent(Subject):
     statistic: Literal["mean", "rate", "missing_share"] = "mean"
     before: Finite = Field(description="The statistic on the reference")
     after: Finite = Field(description="The statistic since the onset")
+    reference: DriftReference = Field(default="stable_window", description="What it is compared with")
     scale: Finite = Field(default=0.0, description="Spread of the reference, in the field's unit")
     onset_ms: TimestampMs = Field(description="When it began, as the detector sees it")
     detected_ms: TimestampMs = Field(description="Event time at which it was sure")

@@ -18,20 +18,29 @@ import faust
 from faust.types import TP
 
 from streams import log, metrics
-from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback
+from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback, decode_lifecycle
 from streams.kafka import bootstrap_servers, client_options, ssl_context
 from streams.records import RecordBatch
 from streams.settings import Settings
 from streams.state.checkpoint import Checkpointer, Partition
 from streams.state.continuity import Verdict
 from streams.state.keyed import Codec
-from streams.topics import ALERT_COMMANDS, ANOMALIES, DRIFT_EVENTS, FEEDBACK, METRICS, TELEMETRY, TopicRow
+from streams.topics import (
+    ALERT_COMMANDS,
+    ANOMALIES,
+    DRIFT_EVENTS,
+    FEEDBACK,
+    LIFECYCLE_EVENTS,
+    METRICS,
+    TELEMETRY,
+    TopicRow,
+)
 from streams.transport.outbox import Outbox
 
 logger = log.get(__name__)
 
 #: Topics that agents read; the driver delivers them by batch.
-CONSUMED = (TELEMETRY, FEEDBACK, METRICS, ANOMALIES, DRIFT_EVENTS, ALERT_COMMANDS)
+CONSUMED = (TELEMETRY, FEEDBACK, METRICS, ANOMALIES, DRIFT_EVENTS, ALERT_COMMANDS, LIFECYCLE_EVENTS)
 #: Batches that wait for an agent; more and the partition's fetching pauses.
 BUFFERED_BATCHES = 8
 FETCH_BYTES = 4 * 1024 * 1024
@@ -103,6 +112,7 @@ class Pipeline:
         self.decode = Timed(Decoder(limits, settings.segment_keys), "decode")
         self.decode.run.warm()
         self.decode_feedback = partial(decode_feedback, limits=limits)
+        self.decode_lifecycle = partial(decode_lifecycle, limits=limits)
         self.assigned = False
         self._readers: Counter[str] = Counter()
         self._done: dict[tuple[str, TP], int] = {}          # the last offset that each agent is through with
@@ -152,6 +162,16 @@ class Pipeline:
         tp = TP(self.settings.topic(row.name), partition)
         end, done = self.app.monitor.tp_end_offsets.get(tp), self._done.get((agent, tp))
         return end is not None and done is not None and end - done > 1
+
+    def done(self, agent: str, row: TopicRow, partition: int) -> int:
+        """The last offset that an agent is through with; -1 if none is known."""
+        return self._done.get((agent, TP(self.settings.topic(row.name), partition)), -1)
+
+    async def end(self, row: TopicRow, partition: int) -> int:
+        """The offset after the last record of a partition, as the broker says now."""
+        tp = TP(self.settings.topic(row.name), partition)
+        ends = await self.app.consumer.highwaters(tp)
+        return int(ends[tp])
 
     def wrong(self) -> list[str]:
         """Why the worker is not ready, for /readyz; empty when it is."""

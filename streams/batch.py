@@ -13,14 +13,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
+from schemas.alerts import LifecycleEvent
 from schemas.rejected import Reason, RejectedRecord
 from schemas.telemetry import Feedback, TelemetryEvent
 from streams import wire
@@ -32,12 +33,13 @@ from streams.wire import WireRecord
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+M = TypeVar("M", bound=BaseModel)
 
 #: Bad events of one array that are kept each by itself; the others are kept together.
 MOST_REJECTED = 100
 
-__all__ = ["Decoder", "FeedbackBatch", "Limits", "SeriesKey", "TelemetryBatch", "decode_feedback", "fault_of",
-           "rejected_record"]
+__all__ = ["Decoder", "FeedbackBatch", "LifecycleBatch", "Limits", "SeriesKey", "TelemetryBatch", "decode_feedback",
+           "decode_lifecycle", "fault_of", "rejected_record"]
 
 
 @dataclass(slots=True, eq=False)
@@ -272,9 +274,26 @@ class FeedbackBatch(NamedTuple):
     rejected: list[RejectedRecord]
 
 
+class LifecycleBatch(NamedTuple):
+    """Lifecycle events of one batch: (offset, event) in log order, and what was refused."""
+
+    events: list[tuple[int, LifecycleEvent]]
+    rejected: list[RejectedRecord]
+
+
 def decode_feedback(batch: RecordBatch, limits: Limits) -> FeedbackBatch:
     """Late labels, one a record. Never raises on bad input; tombstones and bad records are refused with a reason."""
-    found = FeedbackBatch([], [])
+    return FeedbackBatch(*_messages(batch, limits, Feedback))
+
+
+def decode_lifecycle(batch: RecordBatch, limits: Limits) -> LifecycleBatch:
+    """Lifecycle events, in the same way."""
+    return LifecycleBatch(*_messages(batch, limits, LifecycleEvent))
+
+
+def _messages(batch: RecordBatch, limits: Limits, model: type[M]) -> tuple[list[tuple[int, M]], list[RejectedRecord]]:
+    found: list[tuple[int, M]] = []
+    rejected: list[RejectedRecord] = []
     for record in batch.records:
         value = record.value or b""
         try:
@@ -282,7 +301,7 @@ def decode_feedback(batch: RecordBatch, limits: Limits) -> FeedbackBatch:
                 raise _Fault("too_large", "", f"{len(value)} bytes: a record may have {limits.max_record_bytes}")
             if not value:
                 raise _Fault("empty", "", "the record has no value: send one JSON object")
-            found.labels.append((record.offset, Feedback.model_validate_json(value)))
+            found.append((record.offset, model.model_validate_json(value)))
             continue
         except _Fault as error:
             fault = error
@@ -290,6 +309,6 @@ def decode_feedback(batch: RecordBatch, limits: Limits) -> FeedbackBatch:
             fault = _Fault(*fault_of(error))
         except (RecursionError, ValueError) as error:
             fault = _Fault("undecodable", "", f"cannot be decoded: {error}"[:512])
-        found.rejected.append(rejected_record(batch.topic, batch.partition, record, fault.reason, fault.field,
-                                              fault.message, -1, value, limits.max_record_bytes))
-    return found
+        rejected.append(rejected_record(batch.topic, batch.partition, record, fault.reason, fault.field,
+                                        fault.message, -1, value, limits.max_record_bytes))
+    return found, rejected

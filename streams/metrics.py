@@ -41,9 +41,11 @@ EVICTED = Counter("streamgauge_detectors_evicted", "Detectors put back to their 
 RETURNED = Counter("streamgauge_detectors_returned", "Detectors made again from their snapshots")
 ANOMALIES = Counter("streamgauge_anomalies", "Anomalous events published")
 DRIFT_EVENTS = Counter("streamgauge_drift_events", "Drift events published", ["kind", "state"])
+PROFILES = Counter("streamgauge_training_profiles", "Versions' profiles from training taken in")
 RETRAINING_REQUESTS = Counter("streamgauge_retraining_requests", "Retraining requests published")
 ALERTS = Counter("streamgauge_alerts", "Alert transitions published", ["cause", "state"])
-HOOKS = Counter("streamgauge_hook_alerts", "Alerts told to receivers: delivered, failed (a try), undelivered",
+HOOKS = Counter("streamgauge_hook_alerts", "Alerts told to receivers: delivered, failed (a try), undelivered, grouped "
+                "(left out, as another of the cause was told)",
                 ["hook", "outcome"])
 SKIPPED = Counter("streamgauge_skipped", "Internal records that could not be read", ["topic"])
 PARTITIONS = Gauge("streamgauge_partitions", "Partitions that this worker owns")

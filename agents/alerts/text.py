@@ -172,9 +172,15 @@ def _joint(event: DriftEvent) -> str:
     return "features do not go together as they did, though each by itself looks the same"
 
 
+#: What it is compared with, where that is not what it was like some time before.
+AGAINST = {"profile": ", against the version's profile from training", "incumbent": ", against the version before it"}
+
+
 def drifted_detail(event: DriftEvent) -> str:
     """What to look at."""
-    since = f"Since {clock(event.onset_ms)}, seen in {event.windows} windows."
+    since = f"Since {clock(event.onset_ms)}, seen in {event.windows} windows{AGAINST.get(event.reference, '')}."
+    if event.segment:
+        since += f" Mostly where {' and '.join(f'{key} is {value}' for key, value in event.segment.items())}."
     if event.cause == "data_quality":
         return f"{since} {broken_feed(event)}"
     advice = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -11,6 +12,7 @@ from agents.drift.cause import Verdict
 from agents.drift.grouping import Group
 from agents.drift.level import WatchState
 from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
+from agents.drift.profiles import Training
 from agents.drift.reference import never
 from agents.drift.traffic import Minutes, Traffic
 from agents.drift.watch import Watch
@@ -27,16 +29,21 @@ class VersionState(msgspec.Struct, array_like=True):
     events: int = 0
     group: Group = msgspec.field(default_factory=Group)
     watches: list[tuple[str, str, WatchState]] = []
+    profiled: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """A version that is live. `taken_ms`: start of the last window taken in."""
+    """A version that is live. `taken_ms`: start of the last window taken in. `profiled`: the id of the profile from
+    training that its statistics were turned to.
+    """
 
     taken_ms: int = -1
     events: int = 0
     group: Group = field(default_factory=Group)
     watches: dict[Statistic, Watch] = field(default_factory=dict)
+    profiled: str = ""
+    training: Training | None = None
 
 
 class ComponentState(msgspec.Struct, array_like=True):
@@ -65,6 +72,26 @@ class Component:
                 if statistic[0].startswith(f"{PREDICTION}=") and self._incumbent(name, statistic, now_ms) is not None:
                     self.watch(name, statistic, now_ms)
         return found
+
+    def trained(self, version: Version, training: Training | None) -> None:
+        """Measure a version against this profile from now on. Between two groups: it changes how values are read."""
+        same = training is not None and version.profiled == training.id
+        if training is None or same or version.group.windows:
+            version.training = training if same else None
+            return
+        version.training, version.profiled = training, training.id
+        for statistic, watch in version.watches.items():
+            known = training.find(statistic)
+            if known is not None:
+                version.watches[statistic] = watch.turn_to(known.reference, known.sketch, training.id)
+
+    def expect(self, name: str, fields: Iterable[str], now_ms: int) -> None:
+        """Watch the classes that fields had at training, even if they never come."""
+        training = self.versions[name].training
+        if training is not None:
+            for base in dict.fromkeys(field.partition("=")[0] for field in fields if "=" in field):
+                for statistic in training.classes.get(base, ()):
+                    self.watch(name, statistic, now_ms)
 
     def watch(self, name: str, statistic: Statistic, now_ms: int) -> Watch | None:
         """The watch of a version's statistic; None if there is no room for another."""
@@ -96,8 +123,13 @@ class Component:
         return sum(name.startswith(base) for name, _ in version.watches) >= self.options.most_categories
 
     def _new_watch(self, name: str, statistic: Statistic, now_ms: int) -> Watch:
-        """On the incumbent's reference if there is one; a category that comes up late, on not being there."""
+        """On what training knows, else on the incumbent's reference; a category that comes up late, on not being there.
+        """
         effect, delta = effect_of(statistic), self.options.delta
+        training = self.versions[name].training
+        known = training.find(statistic) if training is not None else None
+        if training is not None and known is not None:
+            return Watch.on(effect, delta, known.reference, True, known.sketch, training.id)
         incumbent = self._incumbent(name, statistic, now_ms)
         if incumbent is not None and incumbent.state.reference is not None:
             return Watch.on(effect, delta, incumbent.state.reference, True, incumbent.state.sketch)
@@ -135,7 +167,8 @@ class Codec:
     def encode(self, key: str, state: Component) -> bytes:
         return msgspec.msgpack.encode(ComponentState({
             name: VersionState(version.taken_ms, version.events, version.group,
-                               [(*statistic, watch.snapshot()) for statistic, watch in version.watches.items()])
+                               [(*statistic, watch.snapshot()) for statistic, watch in version.watches.items()],
+                               version.profiled)
             for name, version in state.versions.items()}, state.traffic.snapshot()))
 
     def decode(self, key: str, data: bytes) -> Component:
@@ -149,5 +182,5 @@ class Codec:
         for name, kept in whole.versions.items():
             watches = {(field, statistic): Watch(effect_of((field, statistic)), self.options.delta, state)
                        for field, statistic, state in kept.watches}
-            component.versions[name] = Version(kept.taken_ms, kept.events, kept.group, watches)
+            component.versions[name] = Version(kept.taken_ms, kept.events, kept.group, watches, kept.profiled)
         return component

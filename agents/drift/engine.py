@@ -16,6 +16,7 @@ from agents.drift.grouping import Group
 from agents.drift.level import Change
 from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
+from agents.drift.profiles import Profiles, Training
 from agents.drift.traffic import FIELD as TRAFFIC
 from agents.drift.watch import Watch
 from schemas.drift import DriftEvent
@@ -33,19 +34,23 @@ class DriftEngine:
         self.codec = Codec(self.options)
 
     def run(self, windows: Sequence[tuple[int, WindowRecord]], states: KeyedStates[Component], topic: str,
-            partition: int) -> list[DriftEvent]:
-        """Take in windows, (offset, window) in log order; what moved."""
+            partition: int, profiles: Profiles | None = None) -> list[DriftEvent]:
+        """Take in windows, (offset, window) in log order; what moved. `profiles`: those from training, if there are
+        some in the partition.
+        """
         found: list[DriftEvent] = []
         for offset, window in windows:
             if window.size_ms != self.options.granularity_ms:
                 continue
             entry = states.entry(UNIT.join((window.environment, window.model, window.component)))
             if not entry.includes(topic, offset):
-                found.extend(self._window(entry.state, window, partition))
+                training = profiles.of(entry.key, window.version, offset) if profiles else None
+                found.extend(self._window(entry.state, window, partition, training))
                 states.touch(entry, topic, offset)
         return found
 
-    def _window(self, component: Component, window: WindowRecord, partition: int) -> Iterator[DriftEvent]:
+    def _window(self, component: Component, window: WindowRecord, partition: int,
+                training: Training | None = None) -> Iterator[DriftEvent]:
         version = component.version(window.version, window.start_ms)
         if window.start_ms <= version.taken_ms:
             return
@@ -61,6 +66,8 @@ class DriftEngine:
                              self.options.delta, About(verdict))
         if version.group.is_over(window.start_ms, self.options):
             yield from self._close(component, version, window, partition)
+        if training is not version.training:
+            component.trained(version, training)
         version.group.add(window, version.watches, self.options.most_statistics)
         if version.group.is_full(self.options):
             yield from self._close(component, version, window, partition)
@@ -72,6 +79,7 @@ class DriftEngine:
         changes: list[tuple[Statistic, Watch, Change]] = []
         high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
                       self.options.budget_per_day / (1 + len(version.watches)))
+        component.expect(window.version, group.cells, group.end_ms)
         for statistic, point in group.points(version.watches):
             watch = component.watch(window.version, statistic, point.end_ms)
             if watch is None:

@@ -12,9 +12,12 @@ from agents.drift.memory import Past
 from agents.drift.reading import add_buckets
 from agents.drift.reference import Point, Reference, Warm
 from agents.drift.season import Usual
+from schemas.drift import DriftReference
 
 #: The detector of a new version against the incumbent's reference.
 INCUMBENT = "incumbent"
+#: And against its own profile from training, over a whole warm-up.
+PROFILE = "profile"
 #: Log likelihood below the largest within which a change may have begun.
 UNSURE = 3.0
 
@@ -22,7 +25,8 @@ UNSURE = 3.0
 class Change(NamedTuple):
     """A drift that begins or ends. `onset_ms`: start of the first point of the new level.
 
-    `after_sketch` is of points since the evidence began to grow, and empty where that was too quick.
+    `after_sketch` is of points since the evidence began to grow, and empty where that was too quick. `reference` is
+    where it moved from.
     """
 
     state: Literal["drifted", "recovered"]
@@ -40,6 +44,7 @@ class Change(NamedTuple):
     agreeing: tuple[str, ...] = ()
     before_sketch: Sequence[tuple[int, int]] = ()
     after_sketch: Sequence[tuple[int, int]] = ()
+    reference: DriftReference = "stable_window"
 
 
 class Onset(NamedTuple):
@@ -70,7 +75,8 @@ class WatchState(msgspec.Struct, array_like=True):
 
     `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
     `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion. `cause` of a drift, and
-    where it went: `after` through the lens, `after_raw` in the field's unit.
+    where it went: `after` through the lens, `after_raw` in the field's unit. `source`: the profile from training that
+    the reference is of, else empty.
     """
 
     reference: Reference | None = None
@@ -98,6 +104,12 @@ class WatchState(msgspec.Struct, array_like=True):
     after: float = 0.0
     after_raw: float = 0.0
     usual: Usual = msgspec.field(default_factory=Usual)
+    source: str = ""
+
+    @property
+    def of(self) -> DriftReference:
+        """What the reference is of."""
+        return "profile" if self.source else "incumbent" if self.inherited else "stable_window"
 
 
 def step_of(point: Point) -> Step:

@@ -100,6 +100,18 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
         raw = self.raw_mean * math.exp(max(-300.0, min(300.0, by))) if self.log else level
         return msgspec.structs.replace(self, mean=level, low=self.low + by, high=self.high + by, raw_mean=raw)
 
+    def scattered(self, points: Sequence[Warm]) -> Reference:
+        """With standard errors that are no less than how points that were read through its lens scatter."""
+        seen = [(p.n, p.watched, 0.0) for p in points if not math.isnan(p.watched)]
+        if not seen:
+            return self
+        return msgspec.structs.replace(self, variance=max(self.variance, _moments(seen).scatter))
+
+    def seen(self, raw: float) -> float:
+        """A level in the field's unit, through the lens."""
+        value = (math.log(raw) if raw > 0.0 else self.low) if self.log else raw
+        return max(self.low, min(self.high, value))
+
     def level(self, watched: float, raw: float) -> float:
         """What to tell people: the mean, or the geometric mean under a logarithm."""
         return math.exp(min(watched, 300.0)) if self.log else raw

@@ -106,4 +106,5 @@ class Traffic:
             return None
         after = change.after + math.copysign(chance, change.after) * (change.state == "drifted")
         before = math.exp(usual)
-        return change._replace(before=before, after=before * math.exp(after), scale=before * change.scale)
+        return change._replace(before=before, after=before * math.exp(after), scale=before * change.scale,
+                               reference="earlier_days")

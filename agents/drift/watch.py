@@ -15,7 +15,8 @@ a lasting improvement of what can only get worse.
 A level that is usual at this hour of the day, by earlier days (`season`), is no drift: the reference moves there.
 
 A new version's statistic starts on the incumbent's reference, with larger least effects, until it has its own; these
-two are compared when it has (detector `incumbent`).
+two are compared when it has (detector `incumbent`). One that has a profile from training starts on that, and stays on
+it: its own points only say how much they scatter (detector `profile` if they differ).
 
 Invariants: the same points give the same changes, wherever snapshots were taken. Units: the statistic's own.
 """
@@ -34,6 +35,7 @@ from agents.drift.distance import coarse
 from agents.drift.level import (
     INCUMBENT,
     NOWHERE,
+    PROFILE,
     Change,
     Onset,
     WatchState,
@@ -90,10 +92,20 @@ class Watch:
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
-           sketch: Sequence[tuple[int, int]] = ()) -> Watch:
-        """A watch that has a reference from the start."""
+           sketch: Sequence[tuple[int, int]] = (), source: str = "") -> Watch:
+        """A watch that has a reference from the start; with a `source`, that of a profile from training."""
         return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean,
-                                             sketch=list(sketch)))
+                                             sketch=list(sketch), source=source))
+
+    def turn_to(self, reference: Reference, sketch: Sequence[tuple[int, int]], source: str) -> Watch:
+        """The watch on the reference of a profile that came late. A drift under way goes on, against this one."""
+        kept, turned = self.state, Watch.on(self.effect, self.delta, reference, True, sketch, source)
+        state = turned.state
+        state.occurred_ms, state.complete, state.usual = kept.occurred_ms, kept.complete, kept.usual
+        state.direction, state.since_ms, state.seen, state.cause = kept.direction, kept.since_ms, kept.seen, kept.cause
+        if kept.direction:
+            state.after, state.after_raw = reference.seen(kept.after_raw), kept.after_raw
+        return turned
 
     @property
     def ready(self) -> bool:
@@ -170,8 +182,11 @@ class Watch:
         change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
         if change is None:
             sketch = coarse(sorted(state.gathered.items()), MOST_BUCKETS)
-            self._settle(own)
-            self.state.sketch = sketch
+            if state.source and state.reference is not None:
+                self._settle(state.reference.scattered(state.warm))
+            else:
+                self._settle(own)
+                self.state.sketch = sketch
         return change
 
     def _against_incumbent(self, point: Point, own: Reference, reference: Reference) -> Change | None:
@@ -186,7 +201,8 @@ class Watch:
             return None
         since = self.state.warm_ms
         return self._drift(point, reference, direction, level, own.raw_mean,
-                           Onset(since, since, since + point.end_ms - point.start_ms, len(known), n), INCUMBENT)
+                           Onset(since, since, since + point.end_ms - point.start_ms, len(known), n),
+                           PROFILE if self.state.source else INCUMBENT)
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
@@ -194,7 +210,7 @@ class Watch:
         self.memory = Memory(self.delta, Past())
         self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete, usual=kept.usual)
         if reference is not None:
-            self.state.sketch = kept.sketch
+            self.state.sketch, self.state.source = kept.sketch, kept.source
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
 
     # -- stable -------------------------------------------------------------------------------------
@@ -308,12 +324,12 @@ class Watch:
                detector: str) -> Change | None:
         state = self.state
         usual = self._usual(point, reference, direction, watched if reference.log else raw, onset.n)
-        if usual is not None and detector != INCUMBENT:
+        if usual is not None and detector not in (INCUMBENT, PROFILE):
             state.reference = reference.moved_to(usual)
             state.up, state.down, state.run, state.moved, state.gathered = 0.0, 0.0, [], False, {}
             state.slow, state.slow_raw = state.reference.mean, state.reference.raw_mean
             return None
-        name = INCUMBENT if state.inherited else detector
+        name = INCUMBENT if state.of == INCUMBENT else detector
         others = [other for other, sees in (("adwin", state.moved), ("cusum", max(state.up, state.down) > self.height))
                   if sees and other != name]
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
@@ -357,7 +373,7 @@ class Watch:
                 raw: float, onset: Onset, detector: str, large: bool) -> Change:
         return Change(kind, reference.level(reference.mean, reference.raw_mean), reference.level(watched, raw),
                       reference.raw_spread, onset.at_ms, point.start_ms, point.end_ms, onset.windows, detector, large,
-                      onset.low_ms, onset.high_ms)
+                      onset.low_ms, onset.high_ms, reference=self.state.of)
 
 
 def _sum(evidence: float, step: float) -> float:

@@ -1,4 +1,4 @@
-"""telemetry, feedback -> telemetry-rejected. A batch is decoded once for all agents; this keeps what was refused."""
+"""telemetry, feedback, lifecycle-events -> telemetry-rejected: what was refused. A batch is decoded once for all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from streams.app import Pipeline
 from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
-from streams.topics import FEEDBACK, REJECTED, TELEMETRY
+from streams.topics import FEEDBACK, LIFECYCLE_EVENTS, REJECTED, TELEMETRY
 
 
 def register(pipeline: Pipeline) -> None:
-    """Add both agents to a worker."""
+    """Add the agents to a worker."""
     topic = pipeline.settings.topic(REJECTED.name)
 
     async def keep(rejected: list[RejectedRecord], partition: Partition) -> None:
@@ -35,5 +35,9 @@ def register(pipeline: Pipeline) -> None:
         metrics.FEEDBACK.inc(len(found.labels))
         await keep(found.rejected, partition)
 
+    async def lifecycle(batch: RecordBatch, partition: Partition) -> None:
+        await keep(batch.decoded(pipeline.decode_lifecycle).rejected, partition)
+
     pipeline.agent("ingest", TELEMETRY, telemetry)
     pipeline.agent("ingest.feedback", FEEDBACK, feedback)
+    pipeline.agent("ingest.lifecycle", LIFECYCLE_EVENTS, lifecycle)

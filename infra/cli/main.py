@@ -41,6 +41,7 @@ ROOMS = {
     "rules": Room("infra.cli.rules", "app", "Show, replace and try out alert rules.", True),
     "tokens": Room("infra.cli.tokens", "app", "Make, list and withdraw tokens of the gateway."),
     "replay": Room("infra.cli.replay", "command", "Publish your own CSV, NDJSON or Parquet files as telemetry.", True),
+    "profile": Room("infra.cli.profile", "command", "Make a version's profile from what it was trained on.", True),
     "detect": Room("infra.cli.detect", "command", "Find the anomalies in a file, and plot them."),
     "rejected": Room("infra.cli.rejected", "app", "See what was refused and why, mend it, send it again.", True),
     "worker": Room("infra.cli.serve", "worker", "Run a worker: all agents on its share of the partitions.", True),

@@ -8,6 +8,7 @@ All keys begin with `PREFIX` and the topics' prefix:
     incidents:open      hash     incident id -> its newest alert
     groups:open         hash     incident id -> its group, while it is open
     group:CAUSE         string   ONSET|GROUP of the newest incident of that cause
+    grouped:ID          string   the group of an incident, for whoever asks after its end
     silences            hash     silence id -> JSON, or "ended"
     rules               hash     version, body: the rules in force
     window:SIZE:SERIES  hash     PARTITION:start, :count, :body of the newest closed window
@@ -55,11 +56,11 @@ _APPEND_AT_ONCE = 200
 RECENT = 16
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 10
 
-# KEYS: dedupe key, stream, open incidents, open groups, newest of the cause. ARGV: body, state, incident id, dedupe
-# seconds, stream length, onset ms, span ms (of a group; negative: this cause has none), seconds that a cause is kept.
-_APPEND = """
-if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[4]) then return false end
-local group = redis.call('HGET', KEYS[4], ARGV[3])
+# KEYS: dedupe key, stream, open incidents, open groups, newest of the cause, group of the incident. ARGV: body, state,
+# incident id, dedupe seconds, stream length, onset ms, span ms (of a group; negative: this cause has none), seconds
+# that a cause is kept.
+_FIND_GROUP = """
+local group = redis.call('GET', KEYS[6]) or redis.call('HGET', KEYS[4], ARGV[3])
 if not group then
   group = ARGV[3]
   local newest = redis.call('GET', KEYS[5])
@@ -68,7 +69,11 @@ if not group then
     if math.abs(tonumber(at) - tonumber(ARGV[6])) <= tonumber(ARGV[7]) then group = of end
   end
   if tonumber(ARGV[7]) >= 0 then redis.call('SET', KEYS[5], ARGV[6] .. '|' .. group, 'EX', ARGV[8]) end
+  redis.call('SET', KEYS[6], group, 'EX', ARGV[4])
 end
+"""
+_GROUP = _FIND_GROUP + "return group"
+_APPEND = "if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[4]) then return false end" + _FIND_GROUP + """
 if ARGV[2] == 'resolved' then
   redis.call('HDEL', KEYS[3], ARGV[3])
   redis.call('HDEL', KEYS[4], ARGV[3])
@@ -187,6 +192,7 @@ class Hot:
         self.known_series = f"{self.prefix}series"
         self._now_ms = now_ms
         self._append: Any = client.register_script(_APPEND)
+        self._group: Any = client.register_script(_GROUP)
         self._append_new: Any = client.register_script(_APPEND_NEW)
         self._put_rules: Any = client.register_script(_PUT_RULES)
         self._put: Any = client.register_script(_PUT)
@@ -208,6 +214,10 @@ class Hot:
             for alert in alerts[first:first + _APPEND_AT_ONCE]:
                 await self._append(*_appended(self, alert), client=pipe)
             await pipe.execute()
+
+    async def group_of(self, alert: Alert) -> str:
+        """The incident that the alert's group began with: the same whether it is on the stream already, or not yet."""
+        return str(await self._group(*_appended(self, alert)))
 
     async def append_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         """Put anomalies on their stream, each once by its id, in this order."""
@@ -335,7 +345,7 @@ class Hot:
 def _appended(hot: Hot, alert: Alert) -> tuple[list[str], list[Any]]:
     """Keys and arguments of the script that appends an alert."""
     return ([f"{hot.prefix}seen:{alert.alert_id}", hot.alerts.key, hot.open_incidents, hot.open_groups,
-             f"{hot.prefix}group:{cause_of(alert)}"],
+             f"{hot.prefix}group:{cause_of(alert)}", f"{hot.prefix}grouped:{alert.incident_id}"],
             [alert.model_dump_json(), alert.state, alert.incident_id, DEDUPE_SECONDS, hot.alerts.length,
              alert.onset_ms, -1 if alert.cause in _ALONE else GROUP_MS, GROUP_SECONDS])
 

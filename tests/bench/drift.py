@@ -10,6 +10,7 @@ detector that knows both shares of errors).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from agents.drift.options import DriftOptions
 from agents.drift.performance import PerformanceEngine
 from streams.state.keyed import KeyedStates
 from tests.bench.drift_floor import HEIGHTS, Informed, delay_at
-from tests.bench.drift_streams import HORIZON, Episode, Errors, drawn, episodes, names, stationary
+from tests.bench.drift_streams import HORIZON, Episode, Errors, StreamError, drawn, episodes, names, stationary
 
 SIZES = {True: (1, 2_000), False: (5, 10_000)}      # quick: (runs, stationary labels a run)
 #: False alarms allowed a label; and the allowances among which the one for a peer is looked for.
@@ -53,10 +54,7 @@ class Tally:
 def main(quick: bool, data: Path) -> dict[str, Any]:
     """Run on the streams in `drift/` of a folder, or in the folder itself; print a table, return the figures."""
     folder = data / "drift" if (data / "drift").is_dir() else data
-    streams = names(folder)
-    if not streams:
-        raise SystemExit(f"no drift streams in {folder}: name their folder with --data")
-    known = [episode for name in (streams[-2:] if quick else streams) for episode in episodes(folder, name)]
+    known, left_out = taken(folder, quick)
     runs, calm = SIZES[quick]
     ours = summary(measured(lambda _: core(ALLOWED), known, runs, calm))
     rivers = {name: summary(measured(lambda _, make=DETECTORS[name]: alone(make), known, runs, calm)) for name in PEERS}
@@ -66,12 +64,29 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
               for height in HEIGHTS]
     matched = {name: _at_most(levels, river["false_per_10k"]) for name, river in rivers.items()}
     _print(ours, rivers, matched)
-    return {"bench": "drift", "quick": quick, "ours": ours, "river": rivers[STANDARD],
+    return {"bench": "drift", "quick": quick, "left_out": left_out, "ours": ours, "river": rivers[STANDARD],
             "worse_on": worse_on(ours, rivers[STANDARD]),
             "peers": {name: {"river": _total(river), "ours": _total(matched[name]),
                              "worse_on": worse_on(matched[name], river),
                              "worse_on_at_its_rate": _beside_the_floor(levels, floors, river)}
                       for name, river in rivers.items()}}
+
+
+def taken(folder: Path, quick: bool) -> tuple[list[Episode], dict[str, str]]:
+    """(the changes of the streams of a folder; name -> why, of files that are none). Exits with a sentence if all are.
+    """
+    known: list[Episode] = []
+    left_out: dict[str, str] = {}
+    streams = names(folder)
+    for name in streams[-2:] if quick else streams:
+        try:
+            known += list(episodes(folder, name))
+        except StreamError as error:
+            left_out[name] = str(error)
+            print(f"left out: {error}", file=sys.stderr)
+    if not known:
+        raise SystemExit(f"no drift streams in {folder}: name a folder of NAME.npz, each with X and y, with --data")
+    return known, left_out
 
 
 def measured(finder_of: Callable[[Episode], Finder], known: list[Episode], runs: int, calm: int) -> dict[str, Tally]:

@@ -7,11 +7,18 @@ each run, with replacement; where a change is gradual, in blocks of 250 rows, so
 The time-ordered sets say nothing of when they drift. There, an early and a late stretch of the same set are put one
 after the other; that is a real change at a known row. A stretch of calm rows alone, drawn without order, is the
 stationary stream on which alarms are false.
+
+A stream is a file NAME.npz with X (rows, columns) and y (rows,). Digits in its name after an underscore, as in
+sea_abrupt_0123, say that it is synthetic, with four concepts, which begin where those of the known streams do, in
+proportion. Any other is time-ordered: trained on its first fifth, calm up to the half, changed in the last
+three tenths.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +31,8 @@ Errors = NDArray[np.float64]
 TRAIN, CALM, BLOCK = 3_000, 6_000, 250
 #: Labels after a change in which it has to be found.
 HORIZON = 5_000
+#: Rows of the known synthetic streams, abrupt and gradual, and of the shortest one that is taken.
+ROWS, GRADUAL_ROWS, LEAST_ROWS = 40_000, 41_000, 2_000
 #: Where concepts begin; a gradual one takes a while, centred 1,000 rows later.
 ABRUPT, GRADUAL, TRANSITION = (0, 10_000, 20_000, 30_000), (0, 9_000, 19_500, 30_000), 2_000
 
@@ -38,23 +47,54 @@ class Episode:
     ordered: bool
 
 
+class StreamError(ValueError):
+    """A file that is no stream; the text says why."""
+
+
 def names(folder: Path) -> list[str]:
     """The streams that are there."""
-    return sorted(path.stem for path in folder.glob("*.npz") if path.stem in REAL or "_0" in path.stem)
+    return sorted(path.stem for path in folder.glob("*.npz"))
 
 
 def episodes(folder: Path, name: str) -> Iterator[Episode]:
-    """Every known change of a stream."""
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as data:
-        x, y = data["X"].astype(np.float64), data["y"]
-    if name in REAL:
+    """Every known change of a stream.
+
+    Raises:
+        StreamError: the file cannot be read, or is no stream, or a short one.
+    """
+    x, y = _read(folder / f"{name}.npz")
+    rows = len(y)
+    if name in REAL and rows >= REAL[name][3][1]:
         columns, train, calm, changed = REAL[name]
         yield _episode(name, x[:, columns:], y, train, calm, changed)
         return
-    starts = GRADUAL if "gradual" in name else ABRUPT
-    for at, (start, end) in enumerate(itertools.pairwise(starts)):
-        begin = start + (TRANSITION if "gradual" in name and at else 0)
-        yield _episode(name, x, y, (begin, begin + TRAIN), (begin + TRAIN, end), (end, end + HORIZON))
+    if not re.search(r"_\d", name):
+        yield _episode(name, x, y, (0, rows // 5), (rows // 5, rows // 2), (rows * 7 // 10, rows))
+        return
+    gradual = "gradual" in name
+    scale = rows / (GRADUAL_ROWS if gradual else ROWS)
+    for at, (start, end) in enumerate(itertools.pairwise(GRADUAL if gradual else ABRUPT)):
+        begin = start + (TRANSITION if gradual and at else 0)
+        begin, trained, until, horizon = (round(row * scale) for row in (begin, begin + TRAIN, end, end + HORIZON))
+        yield _episode(name, x, y, (begin, trained), (trained, until), (until, horizon))
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            x, y = data["X"], data["y"]
+        x = x.astype(np.float64)
+    except KeyError as error:
+        raise StreamError(f"{path.name} has no array {error.args[0].split()[0]}: a stream has X and y") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise StreamError(f"{path.name} cannot be read: {error}"[:200]) from None
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
+        raise StreamError(f"{path.name}: X is {x.shape} and y {y.shape}; a stream has (rows, columns) and (rows,)")
+    if len(y) < LEAST_ROWS:
+        raise StreamError(f"{path.name} has {len(y)} rows; a change needs {LEAST_ROWS} at least")
+    if not np.isfinite(x).all():
+        raise StreamError(f"{path.name} has values that are not finite")
+    return x, y
 
 
 #: First column that is no time, then rows: to train, early, late.

@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 from stores_world import an_alert
-from support import produce, read_all
+from support import free_port, produce, read_all
 
 from agents.alerts.hooks import Hook, HookSink, for_alertmanager, read, signed
 from schemas.alerts import Alert, UndeliveredAlert
 from streams.kafka import create_topics
 from streams.messages import to_bytes
 from streams.settings import Settings
+from streams.stores.redis import Hot, connect
 from streams.topics import ALERTS, UNDELIVERED
 
 PATIENCE_S = 20.0
@@ -131,9 +133,9 @@ async def test_of_a_receiver_that_is_away_nothing_is_lost_and_later_alerts_wait_
         tries: list[str] = []
         honest = sink._try
 
-        async def counted(alert: Alert) -> str:
+        async def counted(alert: Alert, group: str) -> str:
             tries.append(alert.alert_id)
-            return await honest(alert)
+            return await honest(alert, group)
 
         sink._try = counted  # type: ignore[method-assign]
         for number in range(3):
@@ -191,3 +193,61 @@ def test_the_file_is_checked_and_secrets_do_not_show(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one name"):
         read(path)
     assert read(None) == []
+
+
+# -- groups ------------------------------------------------------------------------------------------
+
+
+def of_five(number: int, state: str = "open") -> Alert:
+    """One of five models that one upstream incident hits."""
+    return an_alert(number if state == "open" else 100 + number, incident_id=f"i-{number}", model=f"m{number}",
+                    cause="drift", field="feature.age", state=state, onset_ms=an_alert().onset_ms + number * 1_000)
+
+
+@pytest.fixture
+def grouped(settings: Settings, valkey_url: str) -> Settings:
+    return settings.model_copy(update={"redis_url": SecretStr(valkey_url)})
+
+
+async def test_incidents_of_one_cause_carry_their_group_to_a_webhook_whoever_is_first(grouped: Settings) -> None:
+    relay = Hot(connect(grouped), grouped)
+    async with receiving() as there, opened(grouped, hook(there.url)) as sink:
+        for number in range(5):
+            if number % 2:
+                await relay.append_alert(of_five(number))       # on the stream before the hook tells of it, or after
+            assert await sink.deliver(of_five(number))
+            await relay.append_alert(of_five(number))
+        assert set((await relay.groups()).values()) == {"i-0"}
+        for number in range(5):
+            await relay.append_alert(of_five(number, "resolved"))
+            assert await sink.deliver(of_five(number, "resolved"))
+        assert await sink.deliver(an_alert(50, incident_id="i-9", cause="latency"))
+    await relay.client.aclose()
+    assert [json.loads(body)["group"] for _, body in there.calls] == ["i-0"] * 10 + ["i-9"]
+
+
+async def test_a_receiver_that_wants_one_a_group_is_told_of_the_first_only(grouped: Settings) -> None:
+    async with receiving() as there, opened(grouped, hook(there.url, one_a_group=True)) as sink:
+        for state in ("open", "resolved"):
+            for number in range(5):
+                assert await sink.deliver(of_five(number, state))
+    assert there.ids() == ["alert-0", "alert-100"]
+
+
+async def test_without_redis_every_incident_is_its_own_group_and_all_are_told(settings: Settings) -> None:
+    away = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{free_port()}")})
+    async with receiving() as there, opened(away, hook(there.url, one_a_group=True)) as sink:
+        for number in range(2):
+            assert await sink.deliver(of_five(number))
+    assert [json.loads(body)["group"] for _, body in there.calls] == ["i-0", "i-1"]
+
+
+def test_alertmanager_has_the_group_as_a_label_and_an_incident_ends_under_both_names() -> None:
+    now = an_alert().ts + 60_000
+    fired = for_alertmanager(an_alert(0), now, "other")
+    on = [entry["labels"]["group"] for entry in fired if entry["endsAt"] > "2026-05-02"]
+    assert on == ["other"]
+    over = for_alertmanager(an_alert(0, state="resolved"), now, "other")
+    before = for_alertmanager(an_alert(0), now)         # told while Redis was away
+    assert all(entry["labels"] in [ended["labels"] for ended in over] for entry in (*fired, *before))
+    assert [entry for entry in over if entry["endsAt"] > "2026-05-02"] == []
