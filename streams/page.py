@@ -17,13 +17,17 @@ Check = Callable[[], list[str]]
 async def serve(host: str, port: int, ready: Check) -> tuple[web.AppRunner, int]:
     """Serve in the worker's own event loop, so that an answer proves that the loop runs. Returns (runner, port).
 
+    `/metrics?name[]=NAME`, once or more, answers with those samples only, as other exporters do.
+
     Raises:
         OSError: the port is taken.
     """
     async def metrics(request: web.Request) -> web.Response:
+        names = request.query.getall("name[]", [])
+        chosen = REGISTRY.restricted_registry(names) if names else REGISTRY
         if protobuf.wanted(request.headers.get("Accept", "")):
-            return web.Response(body=protobuf.generate(REGISTRY), headers={"Content-Type": protobuf.CONTENT_TYPE})
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+            return web.Response(body=protobuf.generate(chosen), headers={"Content-Type": protobuf.CONTENT_TYPE})
+        return web.Response(body=generate_latest(chosen), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

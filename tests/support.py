@@ -78,7 +78,7 @@ class Worker:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        lines = [line for line in self.get("/metrics")[1].splitlines()
+        lines = [line for line in self.get(f"/metrics?name[]={name}")[1].splitlines()
                  if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 

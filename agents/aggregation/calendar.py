@@ -40,20 +40,20 @@ class Calendar:
         late_ms: the watermark at its first event, if it was over by then. Such a pane closes the length of a finest
         pane later, not with that event: a producer that lags behind the others has whole windows, too.
         """
-        if key in self._known:
-            return
-        self._known.add(key)
-        if not emitted(key):
-            closes_ms = key.end_ms
-            if late_ms is not None and late_ms >= key.end_ms:
-                closes_ms = late_ms + self._grid.finest_ms
-            self._closes_ms[key] = closes_ms
-            self._to_close.put(closes_ms, key)
-        parent = self._grid.parent(key)
-        self._to_drop.put(self._over_ms(parent or key), key)
-        if parent is not None:
-            self._parts[parent].add(key.start_ms)
-            self.add(parent, emitted, late_ms)
+        pane: PaneKey | None = key
+        while pane is not None and pane not in self._known:
+            self._known.add(pane)
+            if not emitted(pane):
+                closes_ms = pane.end_ms
+                if late_ms is not None and late_ms >= closes_ms:
+                    closes_ms = late_ms + self._grid.finest_ms
+                self._closes_ms[pane] = closes_ms
+                self._to_close.put(closes_ms, pane)
+            parent = self._grid.parent(pane)
+            self._to_drop.put(self._over_ms(parent or pane), pane)
+            if parent is not None:
+                self._parts[parent].add(pane.start_ms)
+            pane = parent
 
     def closes_ms(self, key: PaneKey) -> int | None:
         """The watermark that closes a pane; None for one that has closed, or is not known."""

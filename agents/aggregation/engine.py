@@ -114,7 +114,7 @@ class AggregationEngine(Generic[W]):
             if item.key not in calendar:
                 born_ms = int(over_ms[item.row])
                 late_ms = pane(item.entry).late_ms = born_ms if born_ms >= item.key.end_ms else None
-                calendar.add(item.key, lambda key: _emitted(key, states), late_ms)
+                calendar.add(item.key, _new, late_ms)      # what has been emitted is in the calendar
         now_ms = watermark.closing_ms(of_partition.newest_ms, self.options.delay_ms)
         amended = ((item.key, item.key.end_ms) for item in touched if pane(item.entry).emitted)
         windows = self._emit({**dict(amended), **dict(calendar.closing(now_ms))}, states, now_ms)
@@ -221,6 +221,10 @@ class AggregationEngine(Generic[W]):
                 windows.append(self._write(key, pane(states.entry(key.text())), states.partition, over_ms))
             states.drop(key.text())
         return windows
+
+
+def _new(key: PaneKey) -> bool:
+    return False
 
 
 def _emitted(key: PaneKey, states: States) -> bool:

@@ -108,8 +108,9 @@ class Group(msgspec.Struct, array_like=True):
                 yield (name, MISSING), self._share(missing, present + missing)
 
     def _mean(self, cell: Cell) -> Point:
+        sketch = cell.sketch()
         return Point(self.start_ms, self.end_ms, self.windows, cell.n, cell.mean, cell.m2 / cell.n,
-                     *cell.log_moments(), cell.watched_mean(), cell.sketch)
+                     *cell.log_moments(sketch), cell.watched_mean(), sketch)
 
     def _share(self, part: int, whole: int) -> Point:
         share = part / whole

@@ -1,30 +1,35 @@
 """A snapshot row: one key's state and the offsets it includes.
 
     offset  size  field
-    0       4     magic: "SGs1" with a payload by zlib, "SGs2" with one by LZ4 (a block with its size before it)
+    0       4     magic, by what the payload is compressed: "SGs2" LZ4 (a block with its size before it), "SGs3" zstd,
+                  "SGs1" zlib (read only)
     4       4     CRC-32 of everything after it, big-endian
     8       8     epoch, big-endian: which ownership of the partition wrote it; a later owner's is higher
     16      2     number of fences f, big-endian
     18      ...   f times: topic length (1 byte), topic (UTF-8), last offset included (8 bytes, signed)
     ...     ...   payload, compressed
 
-Small payloads are by LZ4: 3 against 26 µs for a pane of 1 kB, which is 9% larger for it. Of large ones zlib saves more.
+Small payloads are by LZ4: 3 µs against zstd's 17 for 1.6 kB, which are a sixth larger for it. Of large ones zstd saves
+nearly half, and takes 35 µs for 10 kB where zlib takes 79.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import cramjam
-from cramjam import lz4
+from cramjam import lz4, zstd
 
-MAGIC, SMALL_MAGIC = b"SGs1", b"SGs2"
+ZLIB_MAGIC, LZ4_MAGIC, ZSTD_MAGIC = b"SGs1", b"SGs2", b"SGs3"
 #: Payloads up to this are by LZ4.
 SMALL_BYTES = 4_096
+_ZSTD_LEVEL = 1
 _HEAD = struct.Struct(">4sIqH")
-_OFFSET = struct.Struct(">q")
+_CRC, _EPOCH, _OFFSET = struct.Struct(">I"), struct.Struct(">qH"), struct.Struct(">q")
 
 
 class CorruptSnapshotError(ValueError):
@@ -47,14 +52,19 @@ class Row(NamedTuple):
 
 def encode(row: Row) -> bytes:
     """The bytes of a row."""
-    parts = [struct.pack(">qH", row.epoch, len(row.fence))]
+    parts = [_EPOCH.pack(row.epoch, len(row.fence))]
     for topic, offset in row.fence.items():
-        name = topic.encode()
-        parts.append(bytes([len(name)]) + name + _OFFSET.pack(offset))
+        parts += _name(topic), _OFFSET.pack(offset)
     small = len(row.payload) <= SMALL_BYTES
-    parts.append(bytes(lz4.compress_block(row.payload)) if small else zlib.compress(row.payload, 1))
+    parts.append(bytes(lz4.compress_block(row.payload) if small else zstd.compress(row.payload, _ZSTD_LEVEL)))
     body = b"".join(parts)
-    return (SMALL_MAGIC if small else MAGIC) + struct.pack(">I", zlib.crc32(body)) + body
+    return (LZ4_MAGIC if small else ZSTD_MAGIC) + _CRC.pack(zlib.crc32(body)) + body
+
+
+@lru_cache(maxsize=256)
+def _name(topic: str) -> bytes:
+    name = topic.encode()
+    return bytes([len(name)]) + name
 
 
 def epoch_and_fence(data: bytes) -> tuple[int, int]:
@@ -73,15 +83,21 @@ def decode(data: bytes) -> Row:
     if zlib.crc32(data[8:]) != struct.unpack_from(">I", data, 4)[0]:
         raise CorruptSnapshotError("checksum does not match")
     try:
-        payload = zlib.decompress(data[at:]) if data[:4] == MAGIC else bytes(lz4.decompress_block(data[at:]))
-        return Row(epoch, fence, payload)
+        return Row(epoch, fence, _DECOMPRESS[data[:4]](data[at:]))
     except (zlib.error, cramjam.DecompressionError) as error:
         raise CorruptSnapshotError(f"payload does not decompress: {error}") from None
 
 
+_DECOMPRESS: dict[bytes, Callable[[bytes], bytes]] = {
+    ZLIB_MAGIC: zlib.decompress,
+    LZ4_MAGIC: lambda data: bytes(lz4.decompress_block(data)),
+    ZSTD_MAGIC: lambda data: bytes(zstd.decompress(data)),
+}
+
+
 def _header(data: bytes) -> tuple[int, dict[str, int], int]:
-    if len(data) < _HEAD.size or data[:4] not in (MAGIC, SMALL_MAGIC):
-        raise CorruptSnapshotError(f"not a snapshot row of format {MAGIC.decode()} or {SMALL_MAGIC.decode()}")
+    if len(data) < _HEAD.size or data[:4] not in _DECOMPRESS:
+        raise CorruptSnapshotError(f"not a snapshot row: none of {', '.join(magic.decode() for magic in _DECOMPRESS)}")
     _, _, epoch, fences = _HEAD.unpack_from(data)
     at, fence = _HEAD.size, {}
     try:

@@ -33,6 +33,8 @@ _MAX_INT32 = 2**31 - 1
 
 IntArray = NDArray[np.int64]
 
+_NO_ROWS = summary.empty_rows(0)
+
 
 class PaneFormatError(ValueError):
     """Bytes that are not a pane. What to do: as for a damaged snapshot row, see `streams.state.row`."""
@@ -115,7 +117,7 @@ class Pane:
         self.late_ms: int | None = None
         self.left: IntArray | None = None
         self.layout = layout
-        self.table = summary.empty_rows(len(layout.names))
+        self.table = summary.empty_rows(len(layout.names)) if layout.names else _NO_ROWS
         self.sketches = sketch.Sketches()
 
     def merge(self, other: Pane, layouts: Layouts) -> None:
@@ -123,7 +125,11 @@ class Pane:
         self.count += other.count
         self.errors += other.errors
         self.ignored += other.ignored
-        if other.layout is self.layout:
+        if not self.layout.names:
+            self.layout, self.table = other.layout, other.table.copy()
+            self.leave(other.left, self.layout.identity)
+            self.sketches.merge(other.sketches, None)
+        elif other.layout is self.layout:
             self.leave(other.left, self.layout.identity)
             summary.merge_rows(self.table, other.table, self.layout.identity)
             self.sketches.merge(other.sketches, None)

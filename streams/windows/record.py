@@ -20,6 +20,9 @@ _Timestamp = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP_MS)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$", max_length=128)]
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
+#: A sketch of nothing.
+NO_BUCKETS = b"[]"
+
 
 class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
     """See `schemas.windows.Summary`. Its sketch stays JSON until somebody looks at it: few do, and it is most of it."""
@@ -33,7 +36,7 @@ class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
     mean: float | None = None
     m2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     sketched: _Count | msgspec.UnsetType | None = msgspec.UNSET
-    buckets: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"[]"), name="sketch")
+    buckets: msgspec.Raw = msgspec.field(default=msgspec.Raw(NO_BUCKETS), name="sketch")
 
     @property
     def sketch(self) -> list[tuple[int, int]]:
@@ -52,6 +55,14 @@ class SummaryRecord(msgspec.Struct, frozen=True, dict=True):
 def buckets(sketch: Sequence[tuple[int, int]]) -> msgspec.Raw:
     """A sketch for a `SummaryRecord`."""
     return msgspec.Raw(_encoder.encode(sketch))
+
+
+def joined(sketches: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(code, count) of sketches, one after the other, from their JSON. A damaged one is counted, and left out."""
+    try:
+        return _pairs.decode(b"[%s]" % b",".join([sketch.strip()[1:-1] for sketch in sketches]))
+    except msgspec.MsgspecError:
+        return [pair for sketch in sketches for pair in SummaryRecord(count=0, buckets=msgspec.Raw(sketch)).sketch]
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):

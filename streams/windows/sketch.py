@@ -87,8 +87,8 @@ class Sketches:
     __slots__ = ("_counts", "_keys", "_waiting", "_waits")
 
     def __init__(self, keys: KeyArray | None = None, counts: IntArray | None = None) -> None:
-        self._keys = np.empty(0, np.int32) if keys is None else keys
-        self._counts = np.empty(0, np.int64) if counts is None else counts
+        self._keys = _NO_KEYS[0] if keys is None else keys
+        self._counts = _NO_KEYS[1] if counts is None else counts
         self._waiting: list[KeyArray] = []
         self._waits = 0
 

@@ -1,6 +1,7 @@
 """How speed and memory follow the number of models, 10 to 10,000; events one a record, and 100 a record.
 
 Memory is what the worker holds at the end, less what it held before the first event, by model that was seen.
+What a model costs is its windows: so their number is told, and where an event's time goes by stage.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from support import until
 
 from infra.embedded.broker import TansuBroker
 from tests.bench.load import batched, events
-from tests.bench.world import filled, machine, rate, resident_bytes, running
+from tests.bench.world import filled, machine, rate, resident_bytes, running, stages
 
 MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
 EVENTS = {True: 60_000, False: 500_000}
 IN_A_RECORD = 100
+#: Stages that follow the number of windows.
+_OF_WINDOWS = ("aggregation", "drift", "alerts.windows", "snapshot")
 
 
 def main(quick: bool) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def _empty(folder: Path) -> int:
         return resident_bytes(worker)
 
 
-def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, float]:
+def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, Any]:
     load = events(count, models)
     seen = len({key for key, _ in load})
     with filled(load, folder) as broker:
@@ -51,22 +54,30 @@ def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, flo
     return figures
 
 
-def _one_by_one(broker: TansuBroker, count: int, seen: int, empty: int, folder: Path) -> dict[str, float]:
+def _one_by_one(broker: TansuBroker, count: int, seen: int, empty: int, folder: Path) -> dict[str, Any]:
     with running(broker, folder) as worker:
         found = rate([worker], count)
         until(lambda: worker.metric("streamgauge_snapshot_rows") > 0, 60, "a snapshot")
         return {"events_per_s": round(found), "bytes_per_model": round((resident_bytes(worker) - empty) / seen),
-                "models_seen": seen, "snapshot_bytes": round(worker.metric("streamgauge_snapshot_bytes")),
+                "events_a_window": round(count / max(1.0, worker.metric("streamgauge_windows_closed_total")), 1),
+                "stages_us": stages(worker, count), "models_seen": seen,
+                "snapshot_bytes": round(worker.metric("streamgauge_snapshot_bytes")),
                 "snapshot_seconds": round(worker.metric("streamgauge_snapshot_seconds_sum")
                                           / max(1.0, worker.metric("streamgauge_snapshot_seconds_count")), 3)}
 
 
-def _print(found: dict[str, dict[str, float]]) -> None:
+def _print(found: dict[str, dict[str, Any]]) -> None:
     table = Table(title=f"Scale; {machine()}")
-    for column in ("models", "events/s", "events/s, 100 a record", "kB a model", "snapshot, MB", "snapshot, s"):
+    for column in ("models", "events/s", "events/s, 100 a record", "kB a model", "snapshot, MB", "snapshot, s",
+                   "events a window", "us a window"):
         table.add_column(column, justify="right")
     for models, row in found.items():
         table.add_row(f"{int(models):,}", f"{row['events_per_s']:,}", f"{row['batched_events_per_s']:,}",
                       f"{row['bytes_per_model'] / 1e3:,.0f}", f"{row['snapshot_bytes'] / 1e6:,.1f}",
-                      f"{row['snapshot_seconds']:,.2f}")
+                      f"{row['snapshot_seconds']:,.2f}", f"{row['events_a_window']:,}", f"{_of_windows_us(row):,.0f}")
     Console().print(table)
+
+
+def _of_windows_us(row: dict[str, Any]) -> float:
+    """What follows windows, a window: they are made, read for drift and alerts, and written down."""
+    return sum(row["stages_us"].get(stage, 0.0) for stage in _OF_WINDOWS) * row["events_a_window"]

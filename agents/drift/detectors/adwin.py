@@ -25,19 +25,28 @@ class Adwin:
     def __init__(self, delta: float = 0.002, steps: bytes = b"", clock: int = 32, most: int = 3 * 1_024) -> None:
         self.delta, self.clock, self.most = delta, clock, most
         self.steps = bytearray(steps)
-        self._adwin = self._replayed()
+        self._made: ADWIN | None = None
 
     @property
     def width(self) -> int:
         return min(len(self.steps), int(self._adwin.width))
 
+    @property
+    def _adwin(self) -> ADWIN:
+        """Made when it is first needed: many statistics never get out of their warm-up."""
+        if self._made is None:
+            self._made = ADWIN(delta=self.delta, clock=self.clock)
+            for step in self.steps:
+                self._made.update(step / 255)
+        return self._made
+
     def update(self, value: float) -> bool:
         if len(self.steps) >= self.most:
-            self.steps = self.steps[-(self.most * 2 // 3):]
-            self._adwin = self._replayed()
+            self.steps, self._made = self.steps[-(self.most * 2 // 3):], None
+        adwin = self._adwin
         self.steps.append(round(min(1.0, max(0.0, value)) * 255))
-        self._adwin.update(self.steps[-1] / 255)
-        return bool(self._adwin.drift_detected)
+        adwin.update(self.steps[-1] / 255)
+        return bool(adwin.drift_detected)
 
     def update_many(self, values: FloatArray) -> IntArray:
         return np.array([at for at, value in enumerate(values.tolist()) if self.update(value)], np.int64)
@@ -48,11 +57,4 @@ class Adwin:
     def restore(self, data: bytes) -> None:
         if len(data) > self.most:
             raise ValueError(f"adwin has at most {self.most} steps, not {len(data)}")
-        self.steps = bytearray(data)
-        self._adwin = self._replayed()
-
-    def _replayed(self) -> ADWIN:
-        adwin = ADWIN(delta=self.delta, clock=self.clock)
-        for step in self.steps:
-            adwin.update(step / 255)
-        return adwin
+        self.steps, self._made = bytearray(data), None
