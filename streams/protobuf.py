@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Metric
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Sample
 
@@ -38,11 +39,11 @@ class Native:
     buckets: Mapping[int, int] = field(default_factory=dict)
 
 
-class NativeFamily(Metric):
+class NativeFamily(HistogramMetricFamily):
     """A family of native histograms. As text it has no samples."""
 
-    def __init__(self, name: str, documentation: str) -> None:
-        super().__init__(name, documentation, "histogram")
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        super().__init__(name, documentation, labels=labels)
         self.native: list[Native] = []
 
 

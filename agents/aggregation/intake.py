@@ -107,10 +107,11 @@ class Intake:
     def _sample(self, weighed: IntArray, left: IntArray, bases: list[int], found: list[Pane]) -> None:
         """Into panes with very many values: those that stand for others, and how many were left out."""
         self.unsketched_values += int(left.sum())
+        order, edges = grouping.by_group(weighed[:, 0].copy(), len(found))
         for at, (item, base) in enumerate(zip(found, bases, strict=False)):
-            of_pane, part = weighed[weighed[:, 0] == at], left[base:base + len(item.layout.names)]
+            of_pane, part = order[edges[at]:edges[at + 1]], left[base:base + len(item.layout.names)]
             if len(of_pane):
-                item.sketches.weigh(of_pane[:, 1].astype(np.int32), of_pane[:, 2].copy())
+                item.sketches.weigh(weighed[of_pane, 1].astype(np.int32), weighed[of_pane, 2], len(part))
             if part.any():
                 item.leave(part, item.layout.identity)
 

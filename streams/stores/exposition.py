@@ -179,7 +179,8 @@ class ModelMetrics(Collector):
                                      labels=SERIES)
         latency = HistogramMetricFamily("streamgauge_model_latency_seconds", "Latency, from closed windows",
                                         labels=SERIES)
-        native = protobuf.NativeFamily("streamgauge_model_latency_native_seconds", "Latency, from closed windows")
+        native = protobuf.NativeFamily("streamgauge_model_latency_native_seconds", "Latency, from closed windows",
+                                       SERIES)
         confidence = CounterMetricFamily("streamgauge_model_confidence", "Sum of confidences", labels=SERIES)
         confidences = CounterMetricFamily("streamgauge_model_confidences", "Events with a confidence", labels=SERIES)
         newest = GaugeMetricFamily("streamgauge_model_newest_window_seconds", "End of the newest closed window, event "

@@ -20,6 +20,7 @@ from streams.compiled import compiled
 
 #: In place of a number of values: none is too many.
 NEVER = 1 << 62
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)     # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
 
 
 @compiled
@@ -31,13 +32,5 @@ def weight(place: int, most: int) -> int:
     while place >= 2 * first:
         first, bits = 2 * first, bits + 1
     block, at = (place - first) >> bits, (place - first) & ((1 << bits) - 1)
-    return 1 << bits if at == _chosen(block, bits) else 0
-
-
-@compiled
-def _chosen(block: int, bits: int) -> int:
-    """A place from 0 to 2^bits - 1: the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    mixed = np.uint64(block) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(bits)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(64 - bits))
+    chosen = (np.uint64(block) * _MULTIPLIER) >> np.uint64(64 - bits)
+    return 1 << bits if at == chosen else 0

@@ -100,10 +100,13 @@ class Sketches:
             if self._waits >= _MAX_WAITING:
                 self.arrays()
 
-    def weigh(self, keys: KeyArray, counts: IntArray) -> None:
-        """Add values by their keys, in any order, each as often as is said."""
-        order = np.argsort(keys, kind="stable")
-        self._take(*merged(*_NO_KEYS, keys[order], counts[order]))
+    def weigh(self, keys: KeyArray, counts: IntArray, slots: int) -> None:
+        """Add values of so many slots by their keys, in any order, each as often as is said."""
+        found, many = summed(keys, counts, slots)
+        if not len(found):
+            order = np.argsort(keys, kind="stable")
+            found, many = merged(*_NO_KEYS, keys[order], counts[order])
+        self._take(found, many)
 
     def arrays(self) -> tuple[KeyArray, IntArray]:
         """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
@@ -215,8 +218,9 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
 
 @compiled
 def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntArray]:
-    """Sketches of the same slots, one after the other, as one, by a table of all buckets from the lowest to the highest
-    of each slot and sign; nothing if that were much larger than they are.
+    """Keys of so many slots, in any order and each as often as is said, as one sketch.
+
+    By a table of all buckets from the lowest to the highest of each slot and sign; nothing if that were much larger.
     """
     low, high = np.full(2 * slots, 1 << 31, np.int64), np.full(2 * slots, -1, np.int64)
     zeros = np.zeros(slots, np.int64)

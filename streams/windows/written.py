@@ -1,7 +1,7 @@
 """A closed pane straight to the JSON of its window: byte for byte what `write_window` makes of it, and quicker.
 
 Numbers are written by msgspec, all of a pane's at once; one compiled pass weaves them between names, counts and sketch.
-Sums that overflowed, and sketches that are samples, take the long way, over `Pane.summaries`.
+Sums that overflowed take the long way, over `Pane.summaries`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUMBERS = 5
 _FIELD_BYTES, _BUCKET_BYTES = 192, 32
 #: The texts between a field's values, and where each begins.
 _TEXTS = (b'{"count":', b',"schema_version":1,"missing":', b',"sum":', b',"min":', b',"max":', b',"mean":', b',"m2":',
-          b',"sketch":[', b'0.0,"min":null,"max":null,"mean":null,"m2":0.0,"sketch":[')
+          b',"sketch":[', b'0.0,"min":null,"max":null,"mean":null,"m2":0.0,"sketch":[', b',"sketched":')
 _TEXT = np.frombuffer(b"".join(_TEXTS), np.uint8)
 _AT = np.cumsum([0, *map(len, _TEXTS)])
 _encode = msgspec.json.Encoder().encode
@@ -72,10 +72,8 @@ def _of(series: SeriesKey) -> str:
 
 
 def fields_json(pane: Pane) -> bytes | None:
-    """The JSON object of a pane's fields; None if some of its sums are not finite, or sketches are samples."""
+    """The JSON object of a pane's fields; None if some of its sums are not finite."""
     names, ends = pane.layout.quoted
-    if pane.left is not None:
-        return None
     if not len(ends):
         return b"{}"
     numbers = np.empty(len(ends) * _NUMBERS)
@@ -83,8 +81,11 @@ def fields_json(pane: Pane) -> bytes | None:
         return None
     text = np.frombuffer(_encode(numbers.tolist()), np.uint8)
     keys, counts = pane.sketches.arrays()
+    left = np.zeros(len(ends), np.int64)
+    if pane.left is not None:
+        left[:len(pane.left)] = pane.left
     out = _room(len(names) + len(text) + len(ends) * _FIELD_BYTES + len(keys) * _BUCKET_BYTES)
-    return out[:_weave(names, ends, pane.table, text, keys, counts, _TEXT, _AT, out)].tobytes()
+    return out[:_weave(names, ends, pane.table, left, text, keys, counts, _TEXT, _AT, out)].tobytes()
 
 
 def _room(size: int) -> Bytes:
@@ -118,8 +119,8 @@ def _numbers(table: FloatArray, out: FloatArray) -> bool:
 
 
 @bare
-def _weave(names: Bytes, ends: IntArray, table: FloatArray, text: Bytes, keys: KeyArray, counts: IntArray,
-           texts: Bytes, at_text: IntArray, out: Bytes) -> int:
+def _weave(names: Bytes, ends: IntArray, table: FloatArray, left: IntArray, text: Bytes, keys: KeyArray,
+           counts: IntArray, texts: Bytes, at_text: IntArray, out: Bytes) -> int:
     """Write the object into `out`; its size. `names`: each as `"name":`, up to ends[i]; `text`: a JSON list."""
     out[0] = 123                                            # {
     size, name, number, key = 1, 0, 1, 0
@@ -143,6 +144,9 @@ def _weave(names: Bytes, ends: IntArray, table: FloatArray, text: Bytes, keys: K
                 end += 1
             if not empty:
                 size = _copy(text, number, end, out, size)
+                if part == 4 and left[row]:
+                    size = _copy(texts, at_text[9], at_text[10], out, size)
+                    size = _integer(np.int64(table[row, summary.COUNT]) - left[row], out, size)
                 size = _copy(texts, at_text[3 + part], at_text[4 + part], out, size)
             number = end + 1
         first = True

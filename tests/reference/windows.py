@@ -77,10 +77,7 @@ def sample_weight(place: int, most: int) -> int:
     if not bits:
         return 1
     block, at = divmod(place - (most << bits - 1), 1 << bits)
-    mixed = (block * 0x9E3779B97F4A7C15 + bits) % 2**64
-    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64
-    return (at == (mixed ^ mixed >> 31) >> 64 - bits) << bits
+    return (at == block * 0x9E3779B97F4A7C15 % 2**64 * 2**bits // 2**64) << bits
 
 
 @dataclass

@@ -69,6 +69,14 @@ def test_sums_that_overflowed_take_the_long_way() -> None:
     assert math.isfinite(read_window(written(KEY, found, 0, 1).value).fields["a"].sum)
 
 
+def test_that_a_sketch_is_a_sample_is_written_too() -> None:
+    found = pane({"feature.x": [1.0, 2.0, 3.0], "feature.y": [5.0], "feature.z": []})
+    found.left = np.array([2, 0])
+    value = written(KEY, found, 3, 1_700_000_003_000).value
+    assert value == write_window(window(KEY, found, 3, 1_700_000_003_000))
+    assert value.count(b'"sketched":1') == value.count(b'"sketched"') == 1
+
+
 @pytest.mark.parametrize("count", [1, 9, 10, 2**31, 2**53])
 def test_counts_of_every_size_are_written_whole(count: int) -> None:
     found = pane({"a": [1.0]})
