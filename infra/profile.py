@@ -20,7 +20,7 @@ from infra.replay.mapping import TIME_NAMES
 from infra.replay.sources import Source, SourceError, is_number, open_source
 from schemas.base import MAX_FEATURES
 from schemas.profiles import MAX_CLASSES, FieldProfile, Profile
-from streams.windows import sketch, summary
+from streams.windows import sampling, sketch, summary
 from streams.windows.layout import OTHER
 
 #: Buckets of a column's distribution; values that are gathered before they are added up; texts that are told apart.
@@ -85,7 +85,8 @@ class _Column:
     def _count(self) -> None:
         values, zeros = np.array(self.waiting), np.zeros(len(self.waiting), np.int64)
         keys = np.empty(len(values), np.int32)
-        summary.accumulate(self.table, zeros[:1], zeros[:1], zeros, values, keys, zeros[:1].copy())
+        summary.accumulate(self.table, zeros[:1], zeros[:1], zeros, values, keys, zeros[:1].copy(), sampling.NEVER,
+                           np.empty((0, 3), np.int64), zeros[:1].copy())
         self.sketches.add(keys)
         self.waiting.clear()
 
