@@ -231,7 +231,8 @@ def test_a_detector_passes(name: str, check: Callable[[Make], None]) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_a_detector_of_rivers_passes(name: str) -> None:
     for check in (scoring_never_mutates, the_same_seed_and_stream_give_the_same_scores,
-                  a_batch_equals_the_loop_of_single_calls, missing_features_are_scored, extreme_values_are_scored):
+                  a_batch_equals_the_loop_of_single_calls, missing_features_are_scored, constant_features_are_scored,
+                  extreme_values_are_scored):
         check(SLOW[name])
     detector, x = SLOW[name](1), rows(300)
     detector.score_learn_many(x[:200])
