@@ -54,7 +54,7 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
     spent = {name: [0, 0.0] for name in OURS}
     for name, path in track(found.items(), "tables", console=Console(stderr=True)):
         sets[name], precision[name] = _ours(path, quick, spent)
-    beside, theirs = _peers(found, quick)
+    beside, theirs, missing = _peers(found, quick)
     rates = _rates(quick) | theirs
     paper = _paper(data)
     figures = {
@@ -63,7 +63,8 @@ def main(quick: bool, data: Path) -> dict[str, Any]:
         "mean_roc_auc": _mean(sets, list(sets)),
         "mean_roc_auc_paper8": _mean(sets, [name for name in sets if name in PAPER_SETS]),
         "mean_average_precision": _mean(precision, list(sets)),
-        "sets": sets, "average_precision": precision, "peers": beside, "paper": paper,
+        "sets": sets, "average_precision": precision, "peers": beside, "peers_missing": missing,
+        "paper": paper,
         "rows_per_s": rates | {f"{name} on the tables": round(n / s) for name, (n, s) in spent.items() if s},
         "us_per_row": {name: round(1e6 / rate, 2) for name, rate in rates.items() if rate},
         "ratio_to_river": {name: round(ours / theirs, 1) for name, river in RIVERS.items()
@@ -100,10 +101,13 @@ def _scores(name: str, x: Matrix) -> Matrix:
     return detector.score_learn_many(x)
 
 
-def _peers(found: dict[str, Path], quick: bool) -> tuple[dict[str, dict[str, Any]], dict[str, float | None]]:
-    """Each peer on the first seed's rows of every table, with the ensemble on as many; and rates at 8 features."""
+def _peers(found: dict[str, Path], quick: bool
+           ) -> tuple[dict[str, dict[str, Any]], dict[str, float | None], dict[str, str]]:
+    """Each peer on the first seed's rows of every table, with the ensemble on as many; rates at 8 features; who stopped
+    short, and why."""
     beside: dict[str, dict[str, Any]] = {}
     rates: dict[str, float | None] = {}
+    missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         labels, ours = {}, {}
         for name, path in found.items():
@@ -115,7 +119,7 @@ def _peers(found: dict[str, Path], quick: bool) -> tuple[dict[str, dict[str, Any
             beside[peer], rates[peer] = {}, None
             said, why = _peer(peer, PEER_S[quick], [Path(folder) / f"{name}.npz" for name in (*found, RATE)])
             if why:
-                beside[peer]["missing"] = why
+                missing[peer] = why
             for name, answer in said.items():
                 if "failed" in answer:
                     beside[peer][name] = {"rows": 0, "roc_auc": None, "failed": answer["failed"]}
@@ -126,7 +130,7 @@ def _peers(found: dict[str, Path], quick: bool) -> tuple[dict[str, dict[str, Any
                 n, scores = answer["rows"], np.load(Path(folder) / f"{name}.{peer}.npy")
                 beside[peer][name] = {"rows": n, "roc_auc": roc_auc(labels[name][:n], scores),
                                       "ensemble_same_rows": roc_auc(labels[name][:n], ours[name][:n])}
-    return beside, rates
+    return beside, rates, missing
 
 
 def _peer(name: str, seconds: float, files: list[Path]) -> tuple[dict[str, dict[str, Any]], str]:
@@ -191,9 +195,9 @@ def _print(figures: dict[str, Any]) -> None:
     for column in ("detector", "tables", "rows", "mean ROC-AUC", "ensemble, same rows", "rows/s at 8 features"):
         table.add_column(column, justify="left" if column == "detector" else "right")
     for name, by in figures["peers"].items():
-        known = [each for each in by.values() if isinstance(each, dict) and each["roc_auc"] is not None]
+        known = [each for each in by.values() if each["roc_auc"] is not None]
         if not known:
-            table.add_row(name, "-", "-", "-", "-", str(by.get("missing", "-")))
+            table.add_row(name, "-", "-", "-", "-", figures["peers_missing"].get(name, "-"))
             continue
         table.add_row(name, str(len(known)), f"{sum(each['rows'] for each in known):,}",
                       *(_cell(float(np.mean([each[key] for each in known]))) for key in (
