@@ -53,6 +53,7 @@ class Effect(NamedTuple):
     """What counts as a change: at least `least`, critical from `large`.
 
     `worse`: only a rise is one. `vanishes`: so is a smaller fall that leaves nearly nothing of what was not rare.
+    `counts`: a share of events that have something, so that how many have it is binomial.
     """
 
     measure: Measure
@@ -60,19 +61,20 @@ class Effect(NamedTuple):
     large: float
     worse: bool = False
     vanishes: bool = False
+    counts: bool = False
 
 
 #: Means are winsorised at three standard deviations of the reference: 2.5 is nearly as far as they can move.
 NUMERIC = Effect("sd", 0.5, 2.5)
-SHARE = Effect("share", 0.15, 0.4, vanishes=True)
-NULLS = Effect("share", 0.10, 0.5)
-LABELS = Effect("share", 0.10, 0.4, worse=True)
+SHARE = Effect("share", 0.15, 0.4, vanishes=True, counts=True)
+NULLS = Effect("share", 0.10, 0.5, counts=True)
+LABELS = Effect("share", 0.10, 0.4, worse=True, counts=True)
 #: Share of right predictions less their mean confidence.
 GAPS = Effect("share", 0.10, 0.3)
 DISTANCES = Effect("sd", 0.5, 2.5, worse=True)
 NAMED = {
     CONFIDENCE: Effect("share", 0.08, 0.25),
-    ERROR_RATE: Effect("share", 0.03, 0.4, worse=True),
+    ERROR_RATE: Effect("share", 0.03, 0.4, worse=True, counts=True),
     LATENCY: Effect("ratio", 2.0, 10.0, worse=True),
 }
 

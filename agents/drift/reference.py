@@ -78,6 +78,20 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
         """Standard error of the difference to a point of n events."""
         return math.sqrt(self.variance / n + self.variance / self.n)
 
+    def step(self, n: int, level: float, allowance: float, direction: int) -> float:
+        """What a point of n events at a share adds to the evidence for a change (`counts` of an effect).
+
+        Of rare ones two or three at once are no such wonder as a normal z says. So it is half the logarithm of the
+        binomial likelihood ratio, of a share 2k standard errors away to the reference's, k the allowance: where counts
+        are large that is k (z - k), and to it belong the heights of k = 1 (`budget`; Siegmund, Sequential Analysis,
+        1985). It is divided by how much more the shares scatter than binomial ones do.
+        """
+        least = 1.0 / (self.n + 2)
+        was = min(1.0 - least, max(least, self.mean))
+        now = min(1.0 - least / 2, max(least / 2, was + direction * 2.0 * allowance * self.error(n)))
+        ratio = n * (level * math.log(now / was) + (1.0 - level) * math.log((1.0 - now) / (1.0 - was)))
+        return ratio / (2.0 * max(1.0, self.variance / (was * (1.0 - was))))
+
     def refined(self, point: Point) -> Reference:
         """With one more calm point; effects stay measured by the spread of the warm-up."""
         n, by = self.n + point.n, point.watched - self.mean
@@ -100,12 +114,17 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
         raw = self.raw_mean * math.exp(max(-300.0, min(300.0, by))) if self.log else level
         return msgspec.structs.replace(self, mean=level, low=self.low + by, high=self.high + by, raw_mean=raw)
 
-    def scattered(self, points: Sequence[Warm]) -> Reference:
-        """With standard errors that are no less than how points that were read through its lens scatter."""
+    def scattered(self, points: Sequence[Warm], counts: bool) -> Reference:
+        """With standard errors that are no less than how points that were read through its lens scatter.
+
+        `counts`: shares scatter by their level, too; so only as much more as these do than binomial ones of their own.
+        """
         seen = [(p.n, p.watched, 0.0) for p in points if not math.isnan(p.watched)]
         if not seen:
             return self
-        return msgspec.structs.replace(self, variance=max(self.variance, _moments(seen).scatter))
+        own = _moments(seen)
+        more = self.variance * own.scatter / max(1.0 / own.n, own.mean * (1.0 - own.mean)) if counts else own.scatter
+        return msgspec.structs.replace(self, variance=max(self.variance, more))
 
     def seen(self, raw: float) -> float:
         """A level in the field's unit, through the lens."""

@@ -183,7 +183,7 @@ class Watch:
         if change is None:
             sketch = coarse(sorted(state.gathered.items()), MOST_BUCKETS)
             if state.source and state.reference is not None:
-                self._settle(state.reference.scattered(state.warm))
+                self._settle(state.reference.scattered(state.warm, self.effect.counts))
             else:
                 self._settle(own)
                 self.state.sketch = sketch
@@ -225,8 +225,12 @@ class Watch:
     def _while_stable(self, point: Point, reference: Reference) -> Change | None:
         state, error = self.state, reference.error(point.n)
         z = (point.watched - reference.mean) / error
-        state.up = _sum(state.up, z - max(K_LEAST, self._least(reference, 1) / 2 / error))
-        state.down = _sum(state.down, -z - max(K_LEAST, self._least(reference, -1) / 2 / error))
+        up, down = (max(K_LEAST, self._least(reference, direction) / 2 / error) for direction in (1, -1))
+        if self.effect.counts:
+            state.up = _sum(state.up, reference.step(point.n, point.watched, up, 1))
+            state.down = _sum(state.down, reference.step(point.n, point.watched, down, -1))
+        else:
+            state.up, state.down = _sum(state.up, z - up), _sum(state.down, -z - down)
         state.slow += SLOW * (point.watched - state.slow)
         state.slow_raw += SLOW * (point.mean - state.slow_raw)
         state.moved = self.memory.add(z, point.start_ms) or state.moved

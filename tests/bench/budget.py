@@ -60,7 +60,7 @@ KINDS: dict[str, Kind] = {
     "counts (Poisson, 2)": Kind(lambda rng, n: rng.poisson(2, (n, EVENTS)).astype(float), NUMERIC),
     "a level that wanders": Kind(_wandering, NUMERIC),
     "a class, 30%": Kind(_share(0.3), SHARE),
-    "a class, 2%": Kind(_share(0.02), SHARE),
+    "errors of requests, 1%": Kind(_share(0.01), NAMED["error_rate"]),
     "nulls, 5%": Kind(_share(0.05), NULLS),
     "latency": Kind(lambda rng, n: rng.lognormal(1, 0.5, (n, EVENTS)), NAMED["latency_ms"]),
     "errors of labels, 10%": Kind(_share(0.1), LABELS),
