@@ -271,7 +271,7 @@ def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
 
 
 def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
-    if len(keys) <= MAX_BUCKETS or longest_run(keys) <= MAX_BUCKETS:
+    if len(keys) <= MAX_BUCKETS or not outgrown(keys):
         return keys, counts
     slots = keys >> CODE_BITS
     parts = [collapse(keys[slots == slot], counts[slots == slot]) for slot in np.unique(slots)]
@@ -279,14 +279,12 @@ def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
 
 
 @compiled
-def longest_run(keys: KeyArray) -> int:
-    """The most keys that a slot has; keys ascend."""
-    most, first = 0, 0
-    for at in range(len(keys)):
-        if keys[at] >> CODE_BITS != keys[first] >> CODE_BITS:
-            first = at
-        most = max(most, at + 1 - first)
-    return most
+def outgrown(keys: KeyArray) -> bool:
+    """True if a slot has more than MAX_BUCKETS keys; keys ascend."""
+    found = 0
+    for at in range(len(keys) - MAX_BUCKETS):
+        found += (keys[at] >> CODE_BITS) == (keys[at + MAX_BUCKETS] >> CODE_BITS)
+    return found > 0
 
 
 def warm() -> None:
@@ -295,5 +293,5 @@ def warm() -> None:
     for size in (1, _FEW):
         found.add(np.zeros(size, np.int32))
         found.arrays()
-    longest_run(np.zeros(1, np.int32))
+    outgrown(np.zeros(1, np.int32))
     Sketches.of([found, found, found], 1)
