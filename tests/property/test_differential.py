@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from agents.drift.engine import DriftEngine
@@ -177,9 +178,15 @@ def key_of(w: dict[str, Any]) -> Any:
 
 def stated(window: dict[str, Any]) -> dict[str, Any]:
     return {"count": window["count"], "errors": window["errors"], "fields": {
-        name: {key: [tuple(pair) for pair in value] if key == "sketch" else value
-               for key, value in cells.items() if key != "schema_version"}
+        name: {"sketched": UNSET} | {key: [tuple(pair) for pair in value] if key == "sketch" else value
+                                     for key, value in cells.items() if key != "schema_version"}
         for name, cells in window["fields"].items()}}
+
+
+def apart(got: dict[Any, Any], expected: dict[Any, Any]) -> list[Any]:
+    """The first few that differ: pytest takes hours to compare all of it."""
+    return [(key, got.get(key), expected.get(key)) for key in {**expected, **got}
+            if key not in got or key not in expected or got[key] != expected[key]][:3]
 
 
 def check(events: list[dict[str, Any]], number: int, log: Log, scoring: ScoringOptions = SCORING) -> plain.Drift:
@@ -188,8 +195,8 @@ def check(events: list[dict[str, Any]], number: int, log: Log, scoring: ScoringO
     drift = plain.Drift(DRIFT, number)
     plain.run(events, windows, scores, drift)
     got = {key_of(window): stated(window) for window in newest(log).values()}
-    assert got == {key: value for key, value in windows.stated().items() if key[0][1] != "flush"}
-    assert first_copies(log) == dict(windows.first)
+    assert not apart(got, {key: value for key, value in windows.stated().items() if key[0][1] != "flush"})
+    assert not apart(first_copies(log), dict(windows.first))
     assert sorted((a.event_id, a.score, a.threshold) for a in log.anomalies.values()) == sorted(scores.alarms)
     assert log.drift == {event.drift_id: event for event in drift.events}
     assert scores.alarms
