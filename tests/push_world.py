@@ -5,6 +5,7 @@ It checks who sends (RFC 8292) and reads what a browser would (RFC 8291), by cod
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -95,6 +96,7 @@ class PushService:
         self.key = key
         self.url = ""
         self.browsers: dict[str, Browser] = {}
+        self.delays_s: dict[str, float] = {}
         self.answers: dict[str, list[tuple[int, dict[str, str]]]] = {}
         self.tries: dict[str, int] = {}
         self.told: dict[str, list[dict[str, Any]]] = {}
@@ -113,6 +115,7 @@ class PushService:
     async def take(self, request: web.Request) -> web.Response:
         name, body = request.match_info["name"], await request.read()
         self.tries[name] = self.tries.get(name, 0) + 1
+        await asyncio.sleep(self.delays_s.get(name, 0.0))
         status, headers = self.answers[name].pop(0) if self.answers[name] else (201, {})
         if status >= 300:
             return web.Response(status=status, headers=headers)

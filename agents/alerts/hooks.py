@@ -141,7 +141,6 @@ class HookSink(Sink):
 
     async def open(self) -> Mapping[str, Write]:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
-        await self._letters.open()
         if self.settings.redis_url.get_secret_value():
             self._hot = Hot(connect(self.settings), self.settings)
 

@@ -1,9 +1,9 @@
 """alerts -> web push: every subscribed device that wants it is told of a transition once, encrypted, in their order.
 
 One consumer group for all devices. A batch of alerts goes to all of them at once, to each in order. What a push
-service does not take is tried again after growing pauses, or after the one it asks for, until the batch has taken
-BATCH_SECONDS; what it then has not taken, or refuses, goes to `alerts-undelivered`. A device that was given up gets one
-try an alert until it takes one. An endpoint that is gone (404, 410) ends its subscription.
+service does not take is tried again after growing pauses, or after the one it asks for; what it then has not taken, or
+refuses, goes to `alerts-undelivered`, and so does what follows in this batch. A device that was given up gets one try a
+batch until it takes one. An endpoint that is gone (404, 410) ends its subscription.
 
 Whoever may read can name an endpoint, so it is called with care (`streams.push.reach`), and nothing of its answer but
 the status and Retry-After is looked at.
@@ -41,9 +41,13 @@ logger = log.get(__name__)
 LABEL = "push"
 #: A device that is away for longer is not told.
 TTL_SECONDS = 4 * 3600
-ATTEMPTS, FIRST_WAIT_S, ANSWER_SECONDS = 5, 1.0, 10.0
-#: All tries of a batch, so that a push service that hangs holds nobody up for longer.
-BATCH_SECONDS = 60.0
+ATTEMPTS, FIRST_WAIT_S = 5, 1.0
+#: An answer, and one of a device that was given up.
+ANSWER_SECONDS, DOWN_SECONDS = 10.0, 3.0
+#: All answers and pauses of a device in a batch, so that one that is slow, in earnest or in spite, holds up nobody.
+DEVICE_SECONDS = 60.0
+#: The longest that a device may ask to be left alone.
+LONGEST_REST_S = 3_600.0
 AT_ONCE = 64
 GONE = {404, 410}
 MOST_TITLE = 200
@@ -93,6 +97,14 @@ class Answer:
     after_s: float = 0.0
 
 
+@dataclass(slots=True)
+class Turn:
+    """A device in a batch: the time that is left to it, and why there is none."""
+
+    left_s: float
+    error: str = "it is too slow"
+
+
 def retry_after_s(text: str | None, now_s: float) -> float:
     """Seconds from a Retry-After header, which has them or a date (RFC 9110, 10.2.3); 0: it says nothing."""
     if not text:
@@ -114,7 +126,7 @@ class PushSink(Sink):
 
     def __init__(self, settings: Settings, keys: PushKeys, now_s: Callable[[], float] = time.time) -> None:
         super().__init__(settings, [ALERTS])
-        self.first_wait_s, self.batch_seconds = FIRST_WAIT_S, BATCH_SECONDS
+        self.first_wait_s, self.device_seconds = FIRST_WAIT_S, DEVICE_SECONDS
         self._keys = keys
         self._now_s = now_s
         self._letters = Letters(settings, now_s)
@@ -127,9 +139,8 @@ class PushSink(Sink):
     async def open(self) -> Mapping[str, Write]:
         open_to_all = self.settings.push_private_endpoints
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS), cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=AT_ONCE, resolver=None if open_to_all else PublicResolver()))
-        await self._letters.open()
         self._hot = Hot(connect(self.settings), self.settings)
         known = Subscriptions(self._hot)
         await known.set_workers_key(self._keys.public)
@@ -162,9 +173,8 @@ class PushSink(Sink):
         self._down = {one.id: self._down[one.id] for one in everyone if one.id in self._down}
         groups = {alert.alert_id: await self._hot.group_of(alert) for alert in by_id.values()}
         told, now_ms = await known.told(list(by_id)), int(self._now_s() * 1000)
-        until = asyncio.get_running_loop().time() + self.batch_seconds
         ended = await asyncio.gather(*(
-            self._tell_one(one, wanted, groups, known, until) for one in everyone
+            self._tell_one(one, wanted, groups, known) for one in everyone
             if (wanted := [alert for alert in by_id.values() if one.id not in told[alert.alert_id]
                            and wants(one, alert, groups[alert.alert_id], now_ms)])), return_exceptions=True)
         for error in ended:
@@ -172,10 +182,11 @@ class PushSink(Sink):
                 raise error
 
     async def _tell_one(self, one: Subscription, alerts: Sequence[Alert], groups: Mapping[str, str],
-                        known: Subscriptions, until: float) -> None:
+                        known: Subscriptions) -> None:
         """Tell a device, in order; what it does not take is put aside, and nothing more is said to one that is gone."""
+        turn = Turn(self.device_seconds)
         for alert in alerts:
-            answer = await self._deliver(one, alert, groups[alert.alert_id], until)
+            answer = await self._deliver(one, alert, groups[alert.alert_id], turn)
             if answer.gone:
                 metrics.HOOKS.labels(LABEL, "gone").inc()
                 logger.info("push.gone", subscription=one.id, token=one.token)
@@ -188,42 +199,54 @@ class PushSink(Sink):
                 metrics.HOOKS.labels(LABEL, "delivered").inc()
             await known.note_told(alert.alert_id, one.id)
 
-    async def _deliver(self, one: Subscription, alert: Alert, group: str, until: float) -> Answer:
+    async def _deliver(self, one: Subscription, alert: Alert, group: str, turn: Turn) -> Answer:
         """The last answer, when it was taken, refused, or given up."""
         clock, wait = asyncio.get_running_loop().time, self.first_wait_s
-        attempts = 1 if one.id in self._down else ATTEMPTS
         if clock() < self._down.get(one.id, 0.0):
             return Answer("it asked to be left alone for longer")
-        answer = Answer("TimeoutError", again=True)
+        answer, attempts = Answer(turn.error, again=True), 1 if one.id in self._down else ATTEMPTS
         for attempt in range(attempts):
-            if clock() >= until:
+            if turn.left_s <= 0:
                 break
-            answer = await self._try(one, alert, group, until)
+            answer = await self._try(one, alert, group, turn)
             if not answer.again:
                 if not answer.error:
                     self._down.pop(one.id, None)
                 return answer
             metrics.HOOKS.labels(LABEL, "failed").inc()
             pause, wait = max(wait, answer.after_s), 2 * wait
-            if attempt + 1 == attempts or clock() + pause >= until:
+            if attempt + 1 == attempts or pause >= turn.left_s:
                 break
+            turn.left_s -= pause
             await asyncio.sleep(pause)
-        self._down[one.id] = clock() + answer.after_s
+        self._down[one.id] = clock() + min(answer.after_s, LONGEST_REST_S)
+        turn.left_s, turn.error = 0.0, answer.error
         return answer
 
-    async def _try(self, one: Subscription, alert: Alert, group: str, until: float) -> Answer:
-        assert self._session is not None
+    async def _try(self, one: Subscription, alert: Alert, group: str, turn: Turn) -> Answer:
         if one.key != self._keys.public:
             return Answer("refused: it was subscribed with another key; is STREAMGAUGE_PUSH_KEY the same everywhere?")
+        clock = asyncio.get_running_loop().time
+        async with self._gate:
+            began = clock()
+            try:
+                async with asyncio.timeout(min(turn.left_s, DOWN_SECONDS if one.id in self._down else ANSWER_SECONDS)):
+                    return await self._post(one, alert, group)
+            except TimeoutError as error:
+                return Answer(type(error).__name__, again=True)
+            finally:
+                turn.left_s -= clock() - began
+
+    async def _post(self, one: Subscription, alert: Alert, group: str) -> Answer:
+        assert self._session is not None
         try:
             url = endpoint_url(one.endpoint, self.settings.push_private_endpoints)
-            async with asyncio.timeout_at(until), self._gate:
-                headers = {"Authorization": self._keys.authorization(url), "Content-Encoding": "aes128gcm",
-                           "Content-Type": "application/octet-stream", "TTL": str(TTL_SECONDS),
-                           "Urgency": "high" if alert.severity == "critical" else "normal"}
-                body = encrypted(message_of(alert, group), one.p256dh, one.auth)
-                async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
-                    return self._judged(answer.status, answer.headers.get("Retry-After"))
+            headers = {"Authorization": self._keys.authorization(url), "Content-Encoding": "aes128gcm",
+                       "Content-Type": "application/octet-stream", "TTL": str(TTL_SECONDS),
+                       "Urgency": "high" if alert.severity == "critical" else "normal"}
+            body = encrypted(message_of(alert, group), one.p256dh, one.auth)
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                return self._judged(answer.status, answer.headers.get("Retry-After"))
         except EndpointError as error:
             return Answer(f"refused: {error}")
         except aiohttp.InvalidURL:
@@ -231,7 +254,9 @@ class PushSink(Sink):
         except aiohttp.ClientConnectorError as error:
             private = isinstance(error.os_error, NotPublicError)
             return Answer("refused: no public address" if private else type(error).__name__, again=not private)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
             return Answer(type(error).__name__, again=True)
         except ValueError as error:
             return Answer(f"refused: {type(error).__name__}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -131,6 +132,7 @@ class Subscriptions:
         await pipe.execute()
 
 
+@lru_cache(maxsize=4_096)
 def _read(body: str) -> Subscription | None:
     try:
         return Subscription.model_validate_json(body)

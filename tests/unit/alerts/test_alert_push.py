@@ -176,7 +176,7 @@ async def test_what_is_refused_or_fails_for_good_is_put_aside(settings: Settings
         (f"push-{failing}", "alert-1", "status 500"), (f"push-{failing}", "alert-2", "status 500")])
 
 
-async def test_a_push_service_that_hangs_holds_nobody_up_for_longer_than_a_batch_may_take(
+async def test_a_push_service_that_hangs_has_its_time_and_holds_up_nobody_for_longer(
         settings: Settings, service: PushService, page: Gateway) -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(PATIENCE_S)
@@ -186,13 +186,29 @@ async def test_a_push_service_that_hangs_holds_nobody_up_for_longer_than_a_batch
     device = await subscribe(page, service.device("x") | {"endpoint": address})
     await subscribe(page, service.device("phone"))
     sink = PushSink(settings, push_keys(settings))
-    sink.batch_seconds = 0.5
+    sink.device_seconds = 0.5
     tell = (await sink.open())[ALERTS.name]
     await asyncio.wait_for(tell([an_alert(number) for number in range(3)]), PATIENCE_S / 2)
     await sink.close()
     hanging.close()
     assert service.ids("phone") == ["alert-0", "alert-1", "alert-2"]
     assert await undelivered(settings) == [(f"push-{device}", f"alert-{number}", "TimeoutError") for number in range(3)]
+
+
+async def test_a_push_service_that_takes_its_time_over_each_has_no_more_than_its_time(
+        settings: Settings, service: PushService, page: Gateway) -> None:
+    """It would hold up everybody by saying yes, slowly."""
+    device = await subscribe(page, service.device("slow"))
+    service.delays_s["slow"] = 0.2
+    sink = PushSink(settings, push_keys(settings))
+    sink.device_seconds = 0.5
+    tell = (await sink.open())[ALERTS.name]
+    await tell([an_alert(number) for number in range(8)])
+    await sink.close()
+    taken = len(service.ids("slow"))
+    assert 1 <= taken <= 3 and service.tries["slow"] <= taken + 1
+    assert [(hook, alert) for hook, alert, _ in await undelivered(settings)] == [
+        (f"push-{device}", f"alert-{number}") for number in range(taken, 8)]
 
 
 async def test_a_private_endpoint_is_not_called_though_it_was_let_in_once(settings: Settings, service: PushService,
