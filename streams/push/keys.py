@@ -77,8 +77,9 @@ class PushKeys:
                 raise ValueError(len(scalar))
             self._private = ec.derive_private_key(int.from_bytes(scalar, "big"), CURVE)
         except ValueError:
-            raise PushKeyError("the push key is not base64url of the 32 bytes of a P-256 private key; one way to make "
-                               "it: openssl rand 32 | basenc --base64url") from None
+            raise PushKeyError(f"STREAMGAUGE_PUSH_KEY, or without it the file {KEY_FILE} in the data folder, is not "
+                               "base64url of the 32 bytes of a P-256 private key; one way to make it: openssl rand 32 "
+                               "| basenc --base64url") from None
         self.public = to_text(point(self._private.public_key()))
         self._secret = scalar
         self._contact = contact
