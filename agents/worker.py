@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from agents.aggregation import agent as aggregation
 from agents.alerts import agent as alerts
-from agents.alerts import hooks
+from agents.alerts import hooks, push
 from agents.drift import agent as drift
 from agents.ingest import agent as ingest
 from agents.otlp.bridge import OtlpBridge
@@ -31,7 +31,7 @@ def sinks(settings: Settings) -> list[runner.Sink]:
     if settings.redis_url.get_secret_value():
         found += [AlertRelay(settings), AnomalyRelay(settings), HotView(settings)]
     found += [hooks.HookSink(settings, hook) for hook in hooks.read(settings.hooks_file)]
-    return found
+    return [*found, *push.sinks(settings)]
 
 
 def run(settings: Settings) -> NoReturn:

@@ -45,7 +45,7 @@ PROFILES = Counter("streamgauge_training_profiles", "Versions' profiles from tra
 RETRAINING_REQUESTS = Counter("streamgauge_retraining_requests", "Retraining requests published")
 ALERTS = Counter("streamgauge_alerts", "Alert transitions published", ["cause", "state"])
 HOOKS = Counter("streamgauge_hook_alerts", "Alerts told to receivers: delivered, failed (a try), undelivered, grouped "
-                "(left out, as another of the cause was told)",
+                "(left out, as another of the cause was told), gone (a device that was subscribed to web push)",
                 ["hook", "outcome"])
 SKIPPED = Counter("streamgauge_skipped", "Internal records that could not be read", ["topic"])
 PARTITIONS = Gauge("streamgauge_partitions", "Partitions that this worker owns")

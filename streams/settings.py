@@ -138,6 +138,16 @@ class Settings(BaseSettings):
         None, description="JSON of alert rules, read again when it changes; rules of the API go before those")
     hooks_file: Path | None = Field(
         None, description="JSON of webhooks and Alertmanagers that are told of alerts; read when a worker starts")
+    push_key: SecretStr = Field(
+        SecretStr(""), description="Private key of web push (base64url of 32 bytes), the same for gateways and "
+                                   "workers; empty: made and kept in data_dir, which they then share")
+    push_contact: str = Field(
+        "", pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)?$",
+        description="mailto: or https: at which push services reach you; Apple's takes nothing without it")
+    push_subscriptions: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        1_000, description="Devices that may subscribe to web push; 0: there is none")
+    push_private_endpoints: bool = Field(
+        False, description="Push also by http, to private addresses and any port: for a push service of your own")
     alert_escalate_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="Milliseconds (event time) after which an incident that nobody acknowledges escalates; 0: never")
 

@@ -30,20 +30,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import aiohttp
-from aiokafka import AIOKafkaProducer
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 from redis.exceptions import RedisError
 
+from agents.alerts.letters import Letters
 from agents.alerts.ruleset import matches
-from schemas.alerts import Alert, AlertState, Pattern, UndeliveredAlert
+from schemas.alerts import Alert, AlertState, Pattern
 from schemas.base import Name, Severity, iso
 from streams import log, metrics
-from streams.kafka import client_options
-from streams.messages import to_bytes
 from streams.settings import Settings
 from streams.stores.redis import Hot, connect
 from streams.stores.sink import Sink, Write
-from streams.topics import ALERTS, UNDELIVERED
+from streams.topics import ALERTS
 
 logger = log.get(__name__)
 RANK = {"info": 0, "warning": 1, "critical": 2}
@@ -136,15 +134,13 @@ class HookSink(Sink):
         self.hook = hook
         self._now_s = now_s
         self._session: aiohttp.ClientSession | None = None
-        self._producer: Any = None
+        self._letters = Letters(settings, now_s)
         self._hot: Hot | None = None
         #: True while the last alert was given up: the next ones then wait for one repetition only.
         self._down = False
 
     async def open(self) -> Mapping[str, Write]:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
-        self._producer = AIOKafkaProducer(**client_options(self.settings))
-        await self._producer.start()
         if self.settings.redis_url.get_secret_value():
             self._hot = Hot(connect(self.settings), self.settings)
 
@@ -156,16 +152,13 @@ class HookSink(Sink):
         return {ALERTS.name: tell}
 
     async def close(self) -> None:
-        session, producer, self._session, self._producer = self._session, self._producer, None, None
-        hot, self._hot = self._hot, None
+        session, hot, self._session, self._hot = self._session, self._hot, None, None
         if hot is not None:
             with contextlib.suppress(*REDIS_AWAY):
                 await hot.client.aclose()
         if session is not None:
             await session.close()
-        if producer is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(producer.stop(), ANSWER_SECONDS)
+        await self._letters.close()
 
     async def deliver(self, alert: Alert) -> bool:
         """Tell of it, or put it aside. True if the receiver has it, or need not have it."""
@@ -188,7 +181,8 @@ class HookSink(Sink):
             if error.startswith("refused"):
                 break
         self._down = not error.startswith("refused")
-        await self._put_aside(alert, error)
+        metrics.HOOKS.labels(self.hook.name, "undelivered").inc()
+        await self._letters.put_aside(self.hook.name, alert, error)
         return False
 
     async def _group(self, alert: Alert) -> str:
@@ -226,10 +220,3 @@ class HookSink(Sink):
         if secret:
             headers["webhook-signature"] = signed(secret, alert.alert_id, int(now), body)
         return url, body, headers
-
-    async def _put_aside(self, alert: Alert, error: str) -> None:
-        metrics.HOOKS.labels(self.hook.name, "undelivered").inc()
-        logger.warning("hook.undelivered", hook=self.hook.name, alert_id=alert.alert_id, error=error)
-        letter = UndeliveredAlert(hook=self.hook.name, ts=int(self._now_s() * 1000), error=error, alert=alert)
-        await self._producer.send_and_wait(self.settings.topic(UNDELIVERED.name), to_bytes(letter),
-                                           key=alert.model.encode())

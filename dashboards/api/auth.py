@@ -5,11 +5,8 @@ A token that is limited to environments may ask only routes that take an environ
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -19,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from dashboards.api import metrics
 from dashboards.api.tokens import Grant, Scope, TokenBook, digest
+from streams.kept import kept
 from streams.settings import Settings
 
 TOKEN_FILE = "token"  # noqa: S105  (a file's name)
@@ -40,35 +38,7 @@ def api_token(settings: Settings) -> str:
         OSError: the folder cannot be written.
     """
     given = settings.api_token.get_secret_value().strip()
-    path = settings.data_dir / TOKEN_FILE
-    return given or _read(path) or _make(path)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _make(path: Path) -> str:
-    """Write the file beside its place and link it there, so that nobody reads half of it and the first one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(handle, "w") as out:
-            out.write(secrets.token_urlsafe(24))
-            out.flush()
-            os.fsync(out.fileno())
-        if path.exists() and not _read(path):       # left empty by a full disk
-            part.replace(path)
-        else:
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(part)
-    finally:
-        part.unlink(missing_ok=True)
-    return _read(path)
+    return given or kept(settings.data_dir / TOKEN_FILE, lambda: secrets.token_urlsafe(24))
 
 
 def is_right(given: str, token: str) -> bool:
@@ -119,12 +89,15 @@ def _http(error: DeniedError) -> HTTPException:
     return HTTPException(error.status, {"code": error.code, "message": error.message}, headers=headers)
 
 
-def needs(scope: Scope) -> Any:
-    """A dependency: the grant of a token that has the scope and may see the environment that is asked for."""
+def needs(scope: Scope, own: bool = False) -> Any:
+    """A dependency: the grant of a token that has the scope and may see the environment that is asked for.
+
+    `own`: the route shows nothing of any environment, only what the token's holder has given.
+    """
     async def require(request: Request, given: _Given) -> Grant:
         try:
             found = granted(request.app.state.tokens, [given.credentials.strip() if given else ""], scope)
-            if found.environments and request.method == "GET":
+            if found.environments and request.method == "GET" and not own:
                 _limited(request, found)
         except DeniedError as error:
             raise _http(error) from None

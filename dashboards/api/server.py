@@ -22,7 +22,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
-from dashboards.api import door, edge, life, metrics, questions, routes, rules, sockets
+from dashboards.api import door, edge, life, metrics, push, questions, routes, rules, sockets
 from dashboards.api.asking import summary
 from dashboards.api.auth import api_token, required_or_cookie
 from dashboards.api.commands import Commands
@@ -53,11 +53,13 @@ def create_app(settings: Settings) -> FastAPI:
                               "Live: WebSockets /ws/alerts, /ws/anomalies and /ws/windows. Errors are {code, message}.")
     app.state.settings = settings
     app.state.tokens = TokenBook(api_token(settings), settings.tokens_path)
+    app.state.push_keys = push.keys_of(settings)
     app.state.history = None
     app.include_router(routes.router)
     app.include_router(questions.router)
     app.include_router(life.router)
     app.include_router(rules.router)
+    app.include_router(push.router)
     app.include_router(sockets.router)
     edge.install(app)
     _open_routes(app)
@@ -70,6 +72,14 @@ def _open_routes(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
+
+    @app.get("/worker.js", include_in_schema=False)     # here, as a service worker has what lies below it only
+    async def service_worker() -> FileResponse:
+        return FileResponse(STATIC / "worker.js", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/manifest.json", include_in_schema=False)
+    async def manifest() -> FileResponse:
+        return FileResponse(STATIC / "manifest.json", media_type="application/manifest+json")
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -109,12 +119,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for feed in app.state.feeds.values():
         await feed.start()
     app.state.commands = Commands(settings)
-    connecting = asyncio.create_task(_connect(app))
+    tasks = [task for task in (asyncio.create_task(_connect(app)), push.tend(app)) if task is not None]
     try:
         yield
     finally:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for feed in app.state.feeds.values():
             await feed.stop()
         await app.state.commands.close()

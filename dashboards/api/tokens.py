@@ -124,6 +124,15 @@ class TokenBook:
         self._look()
         return self._grants.get(wanted)
 
+    def digest_of(self, grant: Grant) -> str:
+        """How the token of a grant is kept."""
+        return self._root if grant is ROOT else grant.sha256
+
+    def known(self) -> dict[str, Grant] | None:
+        """All grants by their tokens' digests, expired ones too; None: the file has not been read so far."""
+        self._look()
+        return None if self._stamp is None else {self._root: ROOT} | self._grants
+
     def expired(self, grant: Grant) -> bool:
         return grant.expired(int(self._now_s() * 1000))
 

@@ -107,6 +107,8 @@ async def test_a_run_from_its_first_line_to_its_last(up: Up) -> None:
 
     until(lambda: "streamgauge_events_total 2.0" in get(f"{worker}/metrics"), 30, "the mended record is counted")
     assert json.loads(get(f"{page}/api/incidents?state=open", token)) == []
+    until(lambda: 'sink_up{sink="push"} 1.0' in get(f"{worker}/metrics"), 30, "the worker can push")
+    assert len(json.loads(get(f"{page}/api/push/key", token))["key"]) == 87, "gateway and worker have one key"
     topics = up.run("topics", "describe", "telemetry", "--json")
     assert sum(json.loads(line)["next"] for line in topics.stdout.splitlines()) == 4
 
@@ -126,7 +128,8 @@ async def test_a_run_from_its_first_line_to_its_last(up: Up) -> None:
     assert "Stopped; no process is left." in up.text()
     assert [name for name, pid in pids.items() if alive(pid)] == []
     assert not (up.folder / running.FILE).exists()
-    assert token not in "".join(path.read_text(errors="replace") for path in (up.folder / "logs").iterdir())
+    logs = "".join(path.read_text(errors="replace") for path in (up.folder / "logs").iterdir())
+    assert token not in logs and (up.folder / "push-key").read_text() not in logs
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux")

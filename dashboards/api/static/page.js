@@ -1,9 +1,11 @@
 // The start page: open incidents and the last alerts, live. A client of /api and /ws/alerts like any other.
 import { Follower } from "./client.js";         // of dashboards/client, as `make client` compiles it
+import { Notifier } from "./push.js";
 
 const $ = id => document.getElementById(id);
 const SHOWN = 50, REDRAW_MS = 15000, RANK = { critical: 0, warning: 1, info: 2 };
 const incidents = new Map();
+let [asked, askedEnvironment] = ["incident", "environment"].map(name => new URLSearchParams(location.search).get(name) ?? "");
 let recent = [], token = localStorage.getItem("streamgauge.token") || "", follower = null, figures = {};
 
 const make = (tag, text, name) => { const e = document.createElement(tag); e.textContent = text; if (name) e.className = name; return e; };
@@ -15,6 +17,7 @@ const ago = ms => {
 
 function card(alert) {
   const li = make("li", "", alert.state === "resolved" ? "resolved" : alert.severity);
+  if (alert.incident_id === asked) li.classList.add("asked");
   li.append(make("b", alert.title));
   if (alert.detail && alert.state !== "resolved") li.append(make("p", alert.detail));
   const when = make("small", `${alert.state} · ${alert.severity} · ${alert.environment} · ${ago(alert.ts)}`);
@@ -35,12 +38,34 @@ function draw() {
   document.title = incidents.size ? `(${incidents.size}) Streamgauge` : "Streamgauge";
 }
 
-async function ask(path) {
-  const answer = await fetch(path, { headers: { Authorization: `Bearer ${token}` } });
+async function ask(path, more = {}) {
+  const answer = await fetch(path, { headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" }, ...more });
   if (answer.status === 401) throw new Error("token");
   if (!answer.ok) throw new Error((await answer.json()).message);
-  return answer.json();
+  return answer.status === 204 ? null : answer.json();
 }
+
+const notifier = new Notifier($("notify"), $("push-note"), ask);
+
+// The incident that a notification was about: where it is on the page, or, if it is over, by itself on top.
+let sought = "";
+async function find() {
+  if (!asked || asked === sought) return;
+  sought = asked;
+  const shown = () => $("open").querySelector(".asked");
+  if (!shown()) {
+    const list = make("ul", "");
+    try {
+      const story = await ask(`/api/incidents/${encodeURIComponent(asked)}?environment=${encodeURIComponent(askedEnvironment)}`);
+      list.append(card(story.at(-1)));
+    } catch (error) { list.append(make("li", error.message, "none asked")); }
+    if (!shown()) $("asked").replaceChildren(make("h2", "The incident"), list);
+  } else $("asked").replaceChildren();
+  document.querySelector(".asked")?.scrollIntoView({ block: "center" });
+}
+navigator.serviceWorker?.addEventListener("message", event => {
+  ({ incident: asked, environment: askedEnvironment } = event.data); sought = ""; draw(); find();
+});
 
 function login(text) {
   say(text, text ? "bad" : ""); $("login").hidden = false; $("board").hidden = true; $("token").focus();
@@ -68,11 +93,11 @@ function connect() {
   const fresh = () => {      // a later load has what an earlier one still waits for
     const mine = pending = [...pending ?? []];
     load(mine).catch(error => { say(error.message, "bad"); mine.forEach(take); draw(); })
-      .finally(() => { if (pending === mine) pending = null; });
+      .finally(() => { if (pending === mine) pending = null; find(); });
   };
   const refused = text => { follower.stop(); login(text); };
   const state = {
-    live() { say("live", "live"); $("login").hidden = true; $("board").hidden = false; fresh(); },
+    live() { say("live", "live"); $("login").hidden = true; $("board").hidden = false; fresh(); notifier.resume(); },
     waiting() {
       say("reconnecting", "bad");
       ask("/api/incidents?limit=1").catch(error => { if (error.message === "token") refused("the token is wrong"); });
@@ -91,7 +116,8 @@ $("login").onsubmit = event => {
   follower?.stop();
   connect();
 };
-$("leave").onclick = () => {
+$("leave").onclick = async () => {
+  await notifier.end().catch(() => {});
   localStorage.removeItem("streamgauge.token");
   document.cookie = "streamgauge_token=; path=/api; max-age=0; samesite=strict";
   location.reload();

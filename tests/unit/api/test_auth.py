@@ -59,10 +59,11 @@ async def bare(tmp_path: Path) -> Settings:
 
 PATHS = ("/api/overview", "/api/models", "/api/series", "/api/incidents", "/api/incidents/x", "/api/alerts",
          "/api/alerts/stream", "/api/groups", "/api/silences", "/api/rules", "/api/metrics", "/api/anomalies",
-         "/api/drift", "/api/retraining-requests", "/api/docs", "/api/openapi.json")
+         "/api/drift", "/api/retraining-requests", "/api/push/key", "/api/push/subscriptions", "/api/docs",
+         "/api/openapi.json")
 #: What only people with more than the right to read may send; by another method than GET.
 ANSWERS = {"/api/incidents/{incident_id}/acknowledge", "/api/incidents/{incident_id}/notes",
-           "/api/silences/{silence_id}", "/api/rules/dry-run"}
+           "/api/silences/{silence_id}", "/api/rules/dry-run", "/api/push/subscriptions/{subscription_id}"}
 
 
 async def test_nothing_under_api_answers_without_the_token(bare: Settings) -> None:
@@ -90,7 +91,8 @@ async def test_the_cookie_opens_the_documents_and_nothing_else(bare: Settings) -
 
 async def test_health_metrics_and_pages_are_open(bare: Settings) -> None:
     async with gateway(bare) as running, httpx.AsyncClient(base_url=running.page, trust_env=False) as stranger:
-        for path in ("/healthz", "/metrics", "/", "/static/page.js", "/static/client.js", "/static/page.css"):
+        for path in ("/healthz", "/metrics", "/", "/static/page.js", "/static/client.js", "/static/page.css",
+                     "/static/push.js", "/static/icon.svg", "/static/icon-192.png", "/manifest.json", "/worker.js"):
             assert (await stranger.get(path)).status_code == 200, path
         for path in ("/static/../auth.py", "/static/%2e%2e/auth.py", "/static/"):
             assert (await stranger.get(path)).status_code == 404, path

@@ -1,0 +1,1 @@
+"""Web push, what gateways and workers share: keys, the message's encryption, subscriptions, safe endpoints."""
