@@ -39,7 +39,7 @@ from tests.bench.stored import DAYS, SIZES, Stored, stored
 from tests.bench.world import machine
 
 GRANULARITIES = {1: SIZES[:1], 3: SIZES[:3], 6: SIZES}
-EVENTS = {True: 60_000, False: 1_200_000}
+EVENTS = {True: 60_000, False: 600_000}
 TURNS = {True: 1, False: 5}
 BATCH = 5_000
 EVENTS_PER_MS = 10
