@@ -1,14 +1,15 @@
-"""How to reach Kafka, said once: options for aiokafka clients, and creating the topics."""
+"""How to reach Kafka, said once: options for aiokafka clients, a producer for few records, and creating the topics."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -20,6 +21,8 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 #: Of topics that producers write: what is too large for us is better kept with its reason than refused to a producer
 #: that may not look.
 PRODUCERS_MESSAGE_BYTES = 16 * 1024 * 1024
+
+CLOSE_SECONDS = 10.0
 
 
 class KafkaSetupError(RuntimeError):
@@ -67,6 +70,39 @@ def client_options(settings: Settings) -> dict[str, Any]:
         options["sasl_plain_username"] = settings.kafka_sasl_username
         options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
     return options
+
+
+class LateProducer:
+    """A producer that starts with its first record: for what is rarely sent."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def started(self) -> AIOKafkaProducer:
+        """The producer; started by whoever comes first, anew after a failure.
+
+        Raises:
+            KafkaError, KafkaSetupError, OSError: the broker is away, or none is named.
+        """
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(**client_options(self._settings))
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def close(self) -> None:
+        """Let the broker go; if it is away, it is gone already."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(producer.stop(), CLOSE_SECONDS)
 
 
 def topic_config(row: TopicRow) -> dict[str, str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from dashboards.api import metrics
 from schemas.alerts import AlertCommand
-from streams.kafka import KafkaSetupError, client_options
+from streams.kafka import KafkaSetupError, LateProducer
 from streams.messages import to_bytes
 from streams.settings import Settings
 from streams.topics import ALERT_COMMANDS
@@ -29,8 +26,7 @@ class Commands:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._producer: Any = None
-        self._starting = asyncio.Lock()
+        self._producer = LateProducer(settings)
 
     async def send(self, command: AlertCommand, partition: int | None = None) -> None:
         """Into one partition, or into all: done once the broker has it.
@@ -40,7 +36,7 @@ class Commands:
         """
         try:
             async with asyncio.timeout(SECONDS):
-                producer = await self._started()
+                producer = await self._producer.started()
                 topic, value = self.settings.topic(ALERT_COMMANDS.name), to_bytes(command)
                 numbers = range(self.settings.partitions) if partition is None else (partition,)
                 sent = [await producer.send(topic, value, key=(command.incident_id or command.command_id).encode(),
@@ -51,24 +47,9 @@ class Commands:
                                     "yet: try again soon") from error
         metrics.COMMANDS.labels(command.action).inc()
 
-    async def _started(self) -> Any:
-        async with self._starting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(**client_options(self.settings))
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
-            return self._producer
-
     async def close(self) -> None:
         """Let the broker go."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(producer.stop(), SECONDS)
+        await self._producer.close()
 
 
 def new_id() -> str:
