@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from demo_machine import Machine
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from agents.drift.engine import DriftEngine
@@ -60,7 +61,8 @@ def play(models: Sequence[Model], seed: int, minutes: int, rate: float = 120.0, 
     `cooldown_ms` is longer than an incident, as a feed that stays broken for as long is taken for what it is now; and
     shorter than the calm between two of a model.
     """
-    fleet = Fleet(models, rate, ORIGIN_MS, seed, minutes * 60_000, incidents)
+    machine = Machine(seed)
+    fleet = Fleet(machine.load(models), rate, ORIGIN_MS, seed, minutes * 60_000, incidents, machine.clock_ns)
     return _Run(cooldown_ms).over(fleet, minutes * 60_000)
 
 

@@ -53,7 +53,7 @@ def test_the_cause_is_right_nine_times_of_ten(played: Played) -> None:
 
 
 def test_the_onset_is_within_a_tenth_of_the_incident_nine_times_of_ten(played: Played) -> None:
-    """Of the event that was there first. Latency is measured, so that a busy machine may blur one."""
+    """Of the event that was there first."""
     off = []
     for incident in played.incidents:
         event = min(played.of(incident), key=lambda event: event.detected_ms)
