@@ -19,10 +19,11 @@ AGAIN_S = 0.2
 
 
 class Listener:
-    """Listens in a thread of its own. `seen`: how often each alert came."""
+    """Listens in a thread of its own. `seen`: how often each alert came; `causes`: of those that came."""
 
     def __init__(self, running: Stack) -> None:
         self.seen: Counter[str] = Counter()
+        self.causes: set[str] = set()
         self._address = f"{running.page.replace('http', 'ws')}/ws/alerts?last_id="
         self._last = "0"
         self._loop = asyncio.new_event_loop()
@@ -60,6 +61,7 @@ class Listener:
                     message = json.loads(text)
                     if message["type"] == "alert":
                         self.seen[message["alert"]["alert_id"]] += 1
+                        self.causes.add(message["alert"]["cause"])
                         self._last = message["id"]
         except (OSError, WebSocketException):
             await asyncio.sleep(AGAIN_S)

@@ -217,6 +217,7 @@ def inflict(name: str, quick: bool) -> dict[str, Any]:
         held.callback(load.kill)
         until(lambda: _fresh(running), PATIENCE_S, "the load is kept up with")
         time.sleep(BEFORE_S[quick])
+        until(lambda: "error_rate" in listener.causes, PATIENCE_S, "an alert about the load's failing model")
         FAULTS[name](run)
         until(lambda: _fresh(running) and (not run.stores or _stored(run.worker)), PATIENCE_S, f"zero lag after {name}")
         took = time.monotonic() - run.since
