@@ -214,5 +214,5 @@ def test_panes_rolled_up_at_once_are_those_merged_one_after_the_other(names: tup
     whole = Pane(layouts.empty)
     for part in parts:
         whole.merge(part, layouts)
-    assert Pane.rolled(parts, layouts).encode() == whole.encode()
-    assert parts[0].encode() == Pane.rolled(parts[:1], layouts).encode(), "of one part it is that part"
+    assert Pane.rolled([parts], layouts)[0].encode() == whole.encode()
+    assert parts[0].encode() == Pane.rolled([parts[:1]], layouts)[0].encode(), "of one part it is that part"
