@@ -159,19 +159,20 @@ class AggregationEngine(Generic[W]):
         due: when each closes. Computed finer first; handed on in the order in which they close, so that no reader sees
         one series run ahead of another, and all see the same order.
         """
-        closed = list[Closed]()
+        closed, calendar = list[Closed](), self._calendar(states)
         by_size: dict[int, list[PaneKey]] = {size: [] for size in self.grid.sizes_ms}
         for key in due:
             by_size[key.size_ms].append(key)
         for size, keys in by_size.items():
-            keys.sort(key=PaneKey.text)
-            entries = [states.entry(key.text()) for key in keys]
+            texts = {key: key.text() for key in keys}
+            keys.sort(key=texts.__getitem__)
+            entries = [states.entry(texts[key]) for key in keys]
             if size != self.grid.finest_ms:
                 self._roll_up(keys, entries, states)
             for key, entry in zip(keys, entries, strict=True):
                 closed.append((key, _emitted_now(entry, states)))
                 parent = self.grid.parent(key)
-                if parent is not None and parent not in due and _emitted(parent, states):
+                if parent is not None and calendar.closed(parent) and parent not in due:
                     due[parent] = parent.end_ms
                     by_size[parent.size_ms].append(parent)
         closed.sort(key=lambda item: (due[item[0]], item[0].end_ms, item[0].size_ms))
@@ -180,7 +181,7 @@ class AggregationEngine(Generic[W]):
     def _roll_up(self, keys: Sequence[PaneKey], entries: Sequence[Entry[State]], states: States) -> None:
         """The panes anew from their finer panes, in time order."""
         parts = self._calendar(states).parts
-        wholes = Pane.rolled([[pane(states.entry(part.text())) for part in parts(key)] for key in keys], self.layouts)
+        wholes = Pane.rolled([[pane(states.entry(text)) for text in parts(key)] for key in keys], self.layouts)
         for entry, new in zip(entries, wholes, strict=True):
             old = pane(entry)
             new.revision, new.emitted = old.revision, old.emitted
