@@ -20,8 +20,9 @@ from infra.replay.mapping import TIME_NAMES
 from infra.replay.sources import Source, SourceError, is_number, open_source
 from schemas.base import MAX_FEATURES
 from schemas.profiles import MAX_CLASSES, FieldProfile, Profile
-from streams.windows import sampling, sketch, summary
+from streams.windows import sampling, summary
 from streams.windows.layout import OTHER
+from streams.windows.sketches import Sketches
 
 #: Buckets of a column's distribution; values that are gathered before they are added up; texts that are told apart.
 BUCKETS, MANY, MOST_TEXTS = 64, 4_096, 20_000
@@ -56,7 +57,7 @@ class _Column:
     outcome: bool = False
     classes: bool = False
     table: summary.FloatArray = field(default_factory=lambda: summary.empty_rows(1))
-    sketches: sketch.Sketches = field(default_factory=sketch.Sketches)
+    sketches: Sketches = field(default_factory=Sketches)
     waiting: list[float] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)
     other: int = 0
@@ -121,7 +122,7 @@ class _Column:
         return FieldProfile(missing_share=missing, classes={value: float(count) for value, count in weights.items()})
 
 
-def sketch_of(found: sketch.Sketches) -> list[tuple[int, int]]:
+def sketch_of(found: Sketches) -> list[tuple[int, int]]:
     """Its first slot, in `BUCKETS` buckets at most."""
     return coarse(found.by_slot(1)[0], BUCKETS)
 

@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from streams.windows.panes import Grid, PaneKey
+from streams.windows.panes import Grid, PaneKey, texts
 
 
 class Calendar:
@@ -59,6 +59,10 @@ class Calendar:
         """The watermark that closes a pane; None for one that has closed, or is not known."""
         return self._closes_ms.get(key)
 
+    def closed(self, key: PaneKey) -> bool:
+        """True of a pane that is known and has closed."""
+        return key not in self._closes_ms and key in self._known
+
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
         return self._over_ms(self._grid.parent(key) or key)
@@ -66,10 +70,9 @@ class Calendar:
     def _over_ms(self, coarsest: PaneKey) -> int:
         return coarsest.end_ms + self._grace_ms + self._grid.finest_ms
 
-    def parts(self, key: PaneKey) -> list[PaneKey]:
-        """The finer panes that a coarser one is made of, in time order."""
-        size = self._grid.finer_ms(key.size_ms)
-        return [PaneKey(key.series, size, start) for start in sorted(self._parts[key])]
+    def parts(self, key: PaneKey) -> list[str]:
+        """The rows' keys of the finer panes that a coarser one is made of, in time order."""
+        return texts(key.series, self._grid.finer_ms(key.size_ms), sorted(self._parts[key]))
 
     def closing(self, watermark_ms: int) -> Iterator[tuple[PaneKey, int]]:
         """Take out the panes that close at or before the watermark, with when they do."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -29,9 +29,10 @@ from agents.aggregation.options import AggregationOptions
 from agents.aggregation.state import Codec, Meta, State, States, meta, pane
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
-from streams.windows import grouping, sampling, sketch, summary, watermark, written
+from streams.windows import grouping, sampling, sketches, summary, watermark, written
 from streams.windows.layout import Layouts
 from streams.windows.panes import Grid, Pane, PaneKey
+from streams.windows.written import Closed
 
 __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 
@@ -39,8 +40,8 @@ __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 #: The idle clock waits so many times longer while records wait.
 _BEHIND = 15
 W = TypeVar("W")
-#: Makes what goes out of a pane, a partition and the watermark at which it closed.
-Write: TypeAlias = Callable[[PaneKey, Pane, int, int], W]
+#: Makes what goes out of panes, their partition and the watermark at which they closed.
+Write: TypeAlias = Callable[[Sequence[Closed], int, int], list[W]]
 
 
 class AggregationResult(NamedTuple, Generic[W]):
@@ -75,8 +76,9 @@ class AggregationEngine(Generic[W]):
         grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy(), sampling.NEVER,
                            np.zeros((1, 3), np.int64), keys.copy())
-        sketch.warm()
+        sketches.warm()
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
+        summary.rolled_rows(summary.empty_rows(1), keys + 1, keys + 1)
         cutting.warm()
         written.warm()
 
@@ -157,29 +159,33 @@ class AggregationEngine(Generic[W]):
         due: when each closes. Computed finer first; handed on in the order in which they close, so that no reader sees
         one series run ahead of another, and all see the same order.
         """
-        windows: list[tuple[tuple[int, int, int], W]] = []
+        closed, calendar = list[Closed](), self._calendar(states)
         by_size: dict[int, list[PaneKey]] = {size: [] for size in self.grid.sizes_ms}
         for key in due:
             by_size[key.size_ms].append(key)
         for size, keys in by_size.items():
-            for text, key in sorted((key.text(), key) for key in keys):
-                entry = states.entry(text)
-                if size != self.grid.finest_ms:
-                    self._roll_up(key, entry, states)
-                windows.append(((due[key], key.end_ms, size),
-                                self._write(key, _emitted_now(entry, states), states.partition, over_ms)))
+            texts = {key: key.text() for key in keys}
+            keys.sort(key=texts.__getitem__)
+            entries = [states.entry(texts[key]) for key in keys]
+            if size != self.grid.finest_ms:
+                self._roll_up(keys, entries, states)
+            for key, entry in zip(keys, entries, strict=True):
+                closed.append((key, _emitted_now(entry, states)))
                 parent = self.grid.parent(key)
-                if parent is not None and parent not in due and _emitted(parent, states):
+                if parent is not None and calendar.closed(parent) and parent not in due:
                     due[parent] = parent.end_ms
                     by_size[parent.size_ms].append(parent)
-        return [window for _, window in sorted(windows, key=lambda item: item[0])]
+        closed.sort(key=lambda item: (due[item[0]], item[0].end_ms, item[0].size_ms))
+        return self._write(closed, states.partition, over_ms)
 
-    def _roll_up(self, key: PaneKey, entry: Entry[State], states: States) -> None:
-        """The pane anew from its finer panes, in time order."""
-        parts = [pane(states.entry(part.text())) for part in self._calendar(states).parts(key)]
-        old, new = pane(entry), Pane.rolled(parts, self.layouts)
-        new.revision, new.emitted = old.revision, old.emitted
-        entry.state = new
+    def _roll_up(self, keys: Sequence[PaneKey], entries: Sequence[Entry[State]], states: States) -> None:
+        """The panes anew from their finer panes, in time order."""
+        parts = self._calendar(states).parts
+        wholes = Pane.rolled([[pane(states.entry(text)) for text in parts(key)] for key in keys], self.layouts)
+        for entry, new in zip(entries, wholes, strict=True):
+            old = pane(entry)
+            new.revision, new.emitted = old.revision, old.emitted
+            entry.state = new
 
     # -- restored partitions ----------------------------------------------------------------------
 
@@ -212,15 +218,14 @@ class AggregationEngine(Generic[W]):
 
     def _let_go(self, states: States, over_ms: int) -> list[W]:
         """Emit panes of other granularities as they are, and drop them."""
-        windows: list[W] = []
-        foreign = self._calendar(states).foreign
+        closed, foreign = list[Closed](), self._calendar(states).foreign
         while foreign:
             key = foreign.pop()
             self.foreign_panes += 1
             if not _emitted(key, states):
-                windows.append(self._write(key, pane(states.entry(key.text())), states.partition, over_ms))
+                closed.append((key, pane(states.entry(key.text()))))
             states.drop(key.text())
-        return windows
+        return self._write(closed, states.partition, over_ms)
 
 
 def _new(key: PaneKey) -> bool:

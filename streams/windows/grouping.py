@@ -1,6 +1,11 @@
-"""Grouping by integer keys with a table, or a hash table where they are far apart: no sorting, which takes log n."""
+"""Grouping by integer keys with a table, or a hash table where they are far apart: no sorting, which takes log n.
+And many small things put together, so that one call does for all of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +13,7 @@ from numpy.typing import NDArray
 from streams.compiled import compiled
 
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 
 #: A table of so many places is always worth it.
 _SMALL = 1_024
@@ -115,3 +121,21 @@ def cell_keys(start: IntArray, field: NDArray[np.int32], pane_of_row: IntArray, 
             for at in range(start[row], start[row + 1]):
                 keys[at] = pane * fields + field[at]
     return keys
+
+
+def edges(sizes: Sequence[int]) -> IntArray:
+    """(n + 1,) where each of things of these sizes begins and ends, one after the other."""
+    return np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def chunks(items: Sequence[T], size: Callable[[T], int], most: int) -> Iterator[tuple[list[T], int]]:
+    """The items in order, cut where the sum of their sizes passes `most`; and what that sum is."""
+    chunk, total = list[T](), 0
+    for item in items:
+        chunk.append(item)
+        total += size(item)
+        if total > most:
+            yield chunk, total
+            chunk, total = [], 0
+    if chunk:
+        yield chunk, total

@@ -48,11 +48,11 @@ class Layout:
 
     @property
     def quoted(self) -> tuple[NDArray[np.uint8], IntArray]:
-        """The names as keys of a JSON object, `"name":` one after the other, and where each ends."""
+        """The names as keys of a JSON object, `"name":` one after the other, and where each begins and ends."""
         if self._quoted is None:
             parts = [msgspec.json.encode(name) + b":" for name in self.names]
             self._quoted = (np.frombuffer(b"".join(parts), np.uint8),
-                            np.cumsum([len(part) for part in parts], dtype=np.int64))
+                            np.cumsum([0, *map(len, parts)], dtype=np.int64))
         return self._quoted
 
 

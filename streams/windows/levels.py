@@ -5,16 +5,17 @@ A pane belongs to a `SeriesKey` of four names. A segment's has its KEY=VALUE beh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import msgspec
 
-from schemas.windows import Level, LevelWindow
+from schemas.windows import Level, LevelWindow, series_digest
 from streams.batch import SeriesKey
 from streams.windows.panes import Pane, PaneKey
-from streams.windows.record import SummaryRecord, Window, write_window
-from streams.windows.written import WrittenWindow, digest, fields_json
+from streams.windows.record import SummaryRecord, Window
+from streams.windows.written import Closed, WrittenWindow, described
 
 #: Between a component and a segment; in neither of them.
 MARK = "\x1e"
@@ -58,21 +59,14 @@ def level_window(level: Level, key: PaneKey, closed: Pane, partition: int, close
     series, (component, _, segment) = key.series, key.series.component.partition(MARK)
     return LevelRecord(
         environment=series.environment, model=series.model, version=series.version, component=component, level=level,
-        segment=segment, window_id=f"{level[0]}-{digest(*series)}-{key.size_ms}-{key.start_ms}-{partition}",
+        segment=segment, window_id=f"{level[0]}-{series_digest(*series)}-{key.size_ms}-{key.start_ms}-{partition}",
         start_ms=key.start_ms, size_ms=key.size_ms, partition=partition, count=closed.count, errors=closed.errors,
         revision=closed.revision, closed_ms=max(0, closed_ms), fields=closed.summaries() if with_fields else {})
 
 
-def writer(level: Level) -> Callable[[PaneKey, Pane, int, int], WrittenWindow]:
+def writer(level: Level) -> Callable[[Sequence[Closed], int, int], list[WrittenWindow]]:
     """What makes records of `metrics-levels` of panes, for an engine whose panes are of that level."""
-
-    def write(key: PaneKey, closed: Pane, partition: int, closed_ms: int) -> WrittenWindow:
-        fields = fields_json(closed)
-        record = level_window(level, key, closed, partition, closed_ms, with_fields=fields is None)
-        value = write_window(record)
-        return WrittenWindow(record.window_id, value if fields is None else value[:-3] + fields + b"}")
-
-    return write
+    return partial(described, describe=partial(level_window, level))
 
 
 def read_level(value: bytes) -> LevelHead:

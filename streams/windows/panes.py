@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch import SeriesKey
-from streams.windows import sketch, summary
+from streams.windows import summary
+from streams.windows.grouping import chunks
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
+from streams.windows.sketches import Sketches
 
 FORMAT, SAMPLED_FORMAT = 2, 3
 _UNIT = "\x1f"
@@ -31,8 +33,11 @@ _UNIT = "\x1f"
 _FAR_MS = 10**14
 _MAX_INT32 = 2**31 - 1
 
+FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+#: Rows that are rolled up together: more would not stay in a processor's cache.
+_TOGETHER = 1 << 14
 _NO_ROWS = summary.empty_rows(0)
 
 
@@ -74,6 +79,12 @@ class PaneKey(NamedTuple):
         return PaneKey(SeriesKey(environment, model, version, component), _FAR_MS - int(size), int(start))
 
 
+def texts(series: SeriesKey, size_ms: int, starts_ms: Sequence[int]) -> list[str]:
+    """The keys of several panes' rows, as `PaneKey.text`."""
+    head = _head(series, size_ms)
+    return [f"{head}{start}" for start in starts_ms]
+
+
 @lru_cache(maxsize=65_536)
 def _head(series: SeriesKey, size_ms: int) -> str:
     """The text of a pane's key up to its start."""
@@ -108,7 +119,7 @@ class Pane:
 
     __slots__ = ("count", "emitted", "errors", "ignored", "late_ms", "layout", "left", "revision", "sketches", "table")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, table: FloatArray | None = None) -> None:
         self.count = 0
         self.errors = 0
         self.ignored = 0
@@ -117,8 +128,10 @@ class Pane:
         self.late_ms: int | None = None
         self.left: IntArray | None = None
         self.layout = layout
-        self.table = summary.empty_rows(len(layout.names)) if layout.names else _NO_ROWS
-        self.sketches = sketch.Sketches()
+        if table is None:
+            table = summary.empty_rows(len(layout.names)) if layout.names else _NO_ROWS
+        self.table = table
+        self.sketches = Sketches()
 
     def merge(self, other: Pane, layouts: Layouts) -> None:
         """Take in a pane that lies later in time."""
@@ -143,28 +156,39 @@ class Pane:
             self.sketches.merge(other.sketches, mapping)
 
     @classmethod
-    def rolled(cls, parts: Sequence[Pane], layouts: Layouts) -> Pane:
-        """The panes as one, as if each were merged after the other into an empty one; in time order."""
-        if len({part.layout for part in parts}) == 1 and len(parts[0].layout.names):
-            return cls._alike(parts)
+    def rolled(cls, groups: Sequence[Sequence[Pane]], layouts: Layouts) -> list[Pane]:
+        """The panes of each group as one, as if each were merged after the other into an empty one; in time order."""
+        alike = [len({part.layout for part in parts}) == 1 and len(parts[0].layout.names) > 0 for parts in groups]
+        found = itertools.chain.from_iterable(map(cls._alike, (few for few, _ in chunks(
+            [parts for parts, same in zip(groups, alike, strict=True) if same], _rows_of, _TOGETHER))))
+        return [next(found) if same else cls._one_by_one(parts, layouts)
+                for parts, same in zip(groups, alike, strict=True)]
+
+    @classmethod
+    def _one_by_one(cls, parts: Sequence[Pane], layouts: Layouts) -> Pane:
         whole = cls(layouts.empty)
         for part in parts:
             whole.merge(part, layouts)
         return whole
 
     @classmethod
-    def _alike(cls, parts: Sequence[Pane]) -> Pane:
-        """The same of panes with the same fields, at once: most are."""
-        whole = cls(parts[0].layout)
-        fields, tables = len(whole.layout.names), np.concatenate([part.table for part in parts])
-        for part in parts:
-            whole.count += part.count
-            whole.errors += part.errors
-            whole.ignored += part.ignored
-            whole.leave(part.left, whole.layout.identity)
-        summary.merge_rows(whole.table, tables, np.arange(len(tables)) % fields)
-        whole.sketches = sketch.Sketches.of([part.sketches for part in parts], fields)
-        return whole
+    def _alike(cls, groups: Sequence[Sequence[Pane]]) -> list[Pane]:
+        """The same of groups of panes with the same fields, at once: most are."""
+        fields = [len(parts[0].layout.names) for parts in groups]
+        tables = summary.rolled_rows(np.concatenate([part.table for parts in groups for part in parts]),
+                                     np.array(fields), np.array([len(parts) for parts in groups]))
+        sketches = Sketches.summed([[part.sketches for part in parts] for parts in groups], fields)
+        found, row = list[Pane](), 0
+        for parts, rows, summed in zip(groups, fields, sketches, strict=True):
+            whole = cls(parts[0].layout, tables[row:row + rows].copy())
+            whole.sketches, row = summed, row + rows
+            for part in parts:
+                whole.count += part.count
+                whole.errors += part.errors
+                whole.ignored += part.ignored
+                whole.leave(part.left, whole.layout.identity)
+            found.append(whole)
+        return found
 
     def leave(self, left: IntArray | None, mapping: IntArray) -> None:
         """Note values that no sketch has: left[i] of the field mapping[i] (-1: none of ours)."""
@@ -221,9 +245,13 @@ class Pane:
                 pane.left = np.frombuffer(left, "<i8").astype(np.int64)
             if len(more) != (pane.left is not None) or (pane.left is not None and len(pane.left) > len(names)):
                 raise PaneFormatError("pane is damaged: what its sketches leave out is not of its fields")
-            pane.sketches = sketch.Sketches(np.cumsum(steps, dtype=np.int32), numbers)
+            pane.sketches = Sketches(np.cumsum(steps, dtype=np.int32), numbers)
         except PaneFormatError:
             raise
         except (msgspec.MsgspecError, TypeError, LookupError, ValueError) as error:
             raise PaneFormatError(f"pane is damaged: {error}") from None
         return pane
+
+
+def _rows_of(parts: Sequence[Pane]) -> int:
+    return len(parts) * len(parts[0].layout.names)

@@ -13,7 +13,6 @@ seen, the lowest of them with everything below it.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -34,8 +33,6 @@ CODE_MASK = (1 << CODE_BITS) - 1
 MAX_BUCKETS = 1_024
 #: Places of a table for each bucket that is in it, at the most.
 _SPARSE = 16
-#: Values that wait, as keys, to be sorted and counted.
-_MAX_WAITING = 8_192
 #: Fewer keys are not worth the tables of a radix sort.
 _FEW = 1_024
 _RADIX_BITS = 11
@@ -43,8 +40,6 @@ _RADIX = 1 << _RADIX_BITS
 
 KeyArray = NDArray[np.int32]
 IntArray = NDArray[np.int64]
-
-_NO_KEYS: tuple[KeyArray, IntArray] = np.empty(0, np.int32), np.empty(0, np.int64)
 
 
 @compiled
@@ -78,86 +73,6 @@ def quantile(buckets: Sequence[tuple[int, int]], q: float) -> float | None:
     return None
 
 
-class Sketches:
-    """The sketches of all fields of a pane: keys `slot << CODE_BITS | code + SPAN`, each with a count.
-
-    One sorted pair of arrays, and keys of single values that are counted into it when it is read, or are many.
-    """
-
-    __slots__ = ("_counts", "_keys", "_waiting", "_waits")
-
-    def __init__(self, keys: KeyArray | None = None, counts: IntArray | None = None) -> None:
-        self._keys = _NO_KEYS[0] if keys is None else keys
-        self._counts = _NO_KEYS[1] if counts is None else counts
-        self._waiting: list[KeyArray] = []
-        self._waits = 0
-
-    def add(self, keys: KeyArray) -> None:
-        """Add values by their keys, in any order; keeps the array."""
-        if len(keys):
-            self._waiting.append(keys)
-            self._waits += len(keys)
-            if self._waits >= _MAX_WAITING:
-                self.arrays()
-
-    def weigh(self, keys: KeyArray, counts: IntArray, slots: int) -> None:
-        """Add values of so many slots by their keys, in any order, each as often as is said."""
-        found, many = summed(keys, counts, slots)
-        if not len(found):
-            order = np.argsort(keys, kind="stable")
-            found, many = merged(*_NO_KEYS, keys[order], counts[order])
-        self._take(found, many)
-
-    def arrays(self) -> tuple[KeyArray, IntArray]:
-        """(keys, counts), keys ascending; at most MAX_BUCKETS a slot."""
-        if self._waiting:
-            keys = np.concatenate(self._waiting)
-            self._waiting, self._waits = [], 0
-            self._take(*counted(keys if len(keys) < _FEW else radix_sorted(keys), len(keys) < _FEW))
-        return self._keys, self._counts
-
-    def merge(self, other: Sketches, mapping: IntArray | None) -> None:
-        """Take in the sketches of `other`, whose slot i is `mapping[i]` here (-1: leave out; None: the same slots)."""
-        self.arrays()
-        keys, counts = other.arrays()
-        if mapping is not None:
-            slots = mapping[keys >> CODE_BITS]
-            moved = ((slots << CODE_BITS) | (keys & CODE_MASK)).astype(np.int32)[slots >= 0]
-            order = np.argsort(moved, kind="stable")
-            keys, counts = merged(*_NO_KEYS, moved[order], counts[slots >= 0][order])
-        self._take(keys, counts)
-
-    @classmethod
-    def of(cls, parts: Sequence[Sketches], slots: int) -> Sketches:
-        """The sketches of all parts as one; they have the same `slots`."""
-        arrays = [part.arrays() for part in parts]
-        if len(arrays) == 1:            # arrays are never changed, only replaced
-            return cls(*arrays[0])
-        if len(arrays) == 2:
-            return cls(*_bounded(*merged(*arrays[0], *arrays[1])))
-        keys, counts = (np.concatenate([pair[at] for pair in arrays]) for at in range(2))
-        found, many = summed(keys, counts, slots)
-        if len(found):
-            return cls(*_bounded(found, many))
-        whole = cls()               # values so far apart that a table of all buckets between them would be too large
-        for part in arrays:
-            whole._take(*part)
-        return whole
-
-    def _take(self, keys: KeyArray, counts: IntArray) -> None:
-        """Take in a sketch; its keys are distinct."""
-        if len(self._keys):
-            keys, counts = merged(self._keys, self._counts, keys, counts)
-        self._keys, self._counts = _bounded(keys, counts)
-
-    def by_slot(self, slots: int) -> list[list[tuple[int, int]]]:
-        """(code, count) ascending, for each of the first `slots` slots."""
-        keys, counts = self.arrays()
-        edges = np.searchsorted(keys, (np.arange(slots + 1) << CODE_BITS).astype(np.int32)).tolist()
-        pairs = list(zip(((keys & CODE_MASK) - SPAN).tolist(), counts.tolist(), strict=True))
-        return [pairs[a:b] for a, b in itertools.pairwise(edges)]
-
-
 @compiled
 def radix_sorted(keys: KeyArray) -> KeyArray:
     """The keys (n,), none negative, ascending; by counting, eleven bits a pass."""
@@ -181,12 +96,10 @@ def radix_sorted(keys: KeyArray) -> KeyArray:
 
 
 @compiled
-def counted(keys: KeyArray, sort: bool) -> tuple[KeyArray, IntArray]:
-    """(distinct keys ascending, how often each comes) of ascending keys, or with `sort` of any."""
-    if sort:
-        keys = np.sort(keys)
+def counted(keys: KeyArray) -> tuple[KeyArray, IntArray]:
+    """(distinct keys ascending, how often each comes) of keys (n,) in any order, none negative."""
     found, counts, size = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64), 0
-    for key in keys:
+    for key in np.sort(keys) if len(keys) < _FEW else radix_sorted(keys):
         if size and found[size - 1] == key:
             counts[size - 1] += 1
         else:
@@ -220,28 +133,49 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
 def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntArray]:
     """Keys of so many slots, in any order and each as often as is said, as one sketch.
 
-    By a table of all buckets from the lowest to the highest of each slot and sign; nothing if that were much larger.
+    By a table of all buckets from the lowest to the highest of each slot and sign, or by sorting if that were much
+    larger.
     """
-    low, high = np.full(2 * slots, 1 << 31, np.int64), np.full(2 * slots, -1, np.int64)
-    zeros = np.zeros(slots, np.int64)
-    for at in range(len(keys)):
-        key = keys[at]
-        part = key >> (CODE_BITS - 1)
-        if key & CODE_MASK == SPAN:         # zero, far below all that is positive
-            zeros[key >> CODE_BITS] += counts[at]
-        else:
-            low[part], high[part] = min(low[part], key), max(high[part], key)
+    low, high = _spans(keys, slots)
     base, size = np.empty(2 * slots, np.int64), 0
     for part in range(2 * slots):
         base[part] = size - low[part]
         size += max(0, high[part] - low[part] + 1)
     if size > _SPARSE * len(keys):
-        return np.empty(0, np.int32), np.empty(0, np.int64)
-    table = np.zeros(size, np.int64)
+        order = np.argsort(keys)
+        return merged(keys[:0], counts[:0], keys[order], counts[order])
+    table, zeros = np.zeros(size, np.int64), np.zeros(slots, np.int64)
     for at in range(len(keys)):
-        if keys[at] & CODE_MASK != SPAN:
-            table[base[keys[at] >> (CODE_BITS - 1)] + keys[at]] += counts[at]
+        key = np.int64(keys[at])
+        if key & CODE_MASK == SPAN:
+            zeros[key >> CODE_BITS] += counts[at]
+        else:
+            table[base[key >> (CODE_BITS - 1)] + key] += counts[at]
     return _filled(table, base, low, high, zeros, len(keys))
+
+
+@compiled
+def _spans(keys: KeyArray, slots: int) -> tuple[IntArray, IntArray]:
+    """(low, high), each (2 * slots,): the least and the largest key of the negative and of the positive values of each
+    slot; of zeros, which are far below all that is positive, none.
+
+    Keys mostly come in ascending runs, so only the ends of those are looked at.
+    """
+    low, high = np.full(2 * slots, 1 << 31, np.int64), np.full(2 * slots, -1, np.int64)
+    last, part = np.int64(-1), np.int64(-1)
+    for at in range(len(keys)):
+        key = np.int64(keys[at])
+        if key & CODE_MASK == SPAN:
+            continue
+        if key < last or key >> (CODE_BITS - 1) != part:
+            if part >= 0:
+                high[part] = max(high[part], last)
+            part = key >> (CODE_BITS - 1)
+            low[part] = min(low[part], key)
+        last = key
+    if part >= 0:
+        high[part] = max(high[part], last)
+    return low, high
 
 
 @compiled
@@ -270,7 +204,8 @@ def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
     return codes[extra:], kept
 
 
-def _bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
+def bounded(keys: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:
+    """A sketch with at most MAX_BUCKETS a slot; keys ascend."""
     if len(keys) <= MAX_BUCKETS or not outgrown(keys):
         return keys, counts
     slots = keys >> CODE_BITS
@@ -285,13 +220,3 @@ def outgrown(keys: KeyArray) -> bool:
     for at in range(len(keys) - MAX_BUCKETS):
         found += (keys[at] >> CODE_BITS) == (keys[at + MAX_BUCKETS] >> CODE_BITS)
     return found > 0
-
-
-def warm() -> None:
-    """Compile the kernels, or load them from their cache."""
-    found = Sketches()
-    for size in (1, _FEW):
-        found.add(np.zeros(size, np.int32))
-        found.arrays()
-    outgrown(np.zeros(1, np.int32))
-    Sketches.of([found, found, found], 1)

@@ -125,6 +125,24 @@ def merge_rows(into: FloatArray, other: FloatArray, mapping: IntArray) -> None:
         into[at, M2] += other[row, M2] + delta * delta * count * more / total
 
 
+@compiled
+def rolled_rows(tables: FloatArray, fields: IntArray, parts: IntArray) -> FloatArray:
+    """(sum of fields, 7) of groups: group g has parts[g] tables of fields[g] rows, merged one after the other.
+
+    tables (rows, 7): those of all groups, one after the other.
+    """
+    found = np.zeros((fields.sum(), CELLS))
+    found[:, MIN], found[:, MAX] = np.inf, -np.inf
+    mapping, row, at = np.arange(fields.max()), 0, 0
+    for group in range(len(fields)):
+        many = fields[group]
+        for _ in range(parts[group]):
+            merge_rows(found[row:row + many], tables[at:at + many], mapping[:many])
+            at += many
+        row += many
+    return found
+
+
 def to_summary(row: list[float], pairs: list[tuple[int, int]], left: int = 0) -> SummaryRecord:
     """The contract's view of a row; `left` of its values are not in the sketch.
 

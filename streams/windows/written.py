@@ -1,14 +1,16 @@
-"""A closed pane straight to the JSON of its window: byte for byte what `write_window` makes of it, and quicker.
+"""Closed panes straight to the JSON of their windows: byte for byte what `write_window` makes of them, and quicker.
 
-Numbers are written by msgspec, all of a pane's at once; one compiled pass weaves them between names, counts and sketch.
-Sums that overflowed take the long way, over `Pane.summaries`.
+All windows of an emission are written together (`weaving`). Sums that overflowed take the long way, over
+`Pane.summaries`.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,29 +18,27 @@ from numpy.typing import NDArray
 
 from schemas.windows import series_digest
 from streams.batch import SeriesKey
-from streams.compiled import bare
-from streams.windows import sketch, summary
+from streams.windows import weaving
+from streams.windows.grouping import chunks, edges
+from streams.windows.layout import Layout, Layouts
 from streams.windows.panes import Pane, PaneKey
-from streams.windows.record import WindowRecord, write_window
+from streams.windows.record import Window, WindowRecord, write_window
+from streams.windows.sketches import Sketches
 
-Bytes = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-KeyArray = NDArray[np.int32]
+#: A pane that closes, or is amended.
+Closed: TypeAlias = tuple[PaneKey, Pane]
+#: The window of a pane, its partition and when it closed; False: without its fields.
+Describe: TypeAlias = Callable[[PaneKey, Pane, int, int, bool], Window]
 
-#: Numbers of a field that are not counts: sum, min, max, mean, M2.
-_NUMBERS = 5
-#: Bytes that a field takes at the most, beside its name, its numbers and its sketch; and a bucket.
-_FIELD_BYTES, _BUCKET_BYTES = 192, 32
-#: The texts between a field's values, and where each begins.
-_TEXTS = (b'{"count":', b',"schema_version":1,"missing":', b',"sum":', b',"min":', b',"max":', b',"mean":', b',"m2":',
-          b',"sketch":[', b'0.0,"min":null,"max":null,"mean":null,"m2":0.0,"sketch":[', b',"sketched":')
-_TEXT = np.frombuffer(b"".join(_TEXTS), np.uint8)
-_AT = np.cumsum([0, *map(len, _TEXTS)])
+#: Windows are written together until they may have so many bytes: more would not stay in a processor's cache.
+_ROOM = 1 << 20
 _encode = msgspec.json.Encoder().encode
 _kept = threading.local()
 _NONE = np.empty(0, np.uint8)
-digest = lru_cache(maxsize=65_536)(series_digest)
+#: What of a window's head is not its series', in a window of nothing.
+_BLANK = '-1-0-0","start_ms":0,"size_ms":1,"partition":0,"count":0,"errors":0,"revision":0,"closed_ms":0'
+_NO_LAYOUT = Layouts().empty
 
 
 class WrittenWindow(NamedTuple):
@@ -48,49 +48,102 @@ class WrittenWindow(NamedTuple):
     value: bytes
 
 
-def written(key: PaneKey, closed: Pane, partition: int, closed_ms: int) -> WrittenWindow:
-    """The record of a pane that closes, or is amended."""
-    record = window(key, closed, partition, closed_ms, with_fields=False)
-    fields = fields_json(closed)
-    if fields is None:
-        return WrittenWindow(record.window_id, write_window(window(key, closed, partition, closed_ms)))
-    return WrittenWindow(record.window_id, write_window(record)[:-3] + fields + b"}")
+def written(closed: Sequence[Closed], partition: int, closed_ms: int) -> list[WrittenWindow]:
+    """The records of panes that close, or are amended."""
+    return described(closed, partition, closed_ms, window)
 
 
 def window(key: PaneKey, closed: Pane, partition: int, closed_ms: int, with_fields: bool = True) -> WindowRecord:
-    """The same as an object."""
+    """The same of one as an object."""
     return WindowRecord(
         schema_version=1, environment=key.series.environment, model=key.series.model, version=key.series.version,
         component=key.series.component, start_ms=key.start_ms, size_ms=key.size_ms,
-        window_id=f"w-{_of(key.series)}-{key.size_ms}-{key.start_ms}-{partition}", partition=partition,
+        window_id=f"w-{series_digest(*key.series)}-{key.size_ms}-{key.start_ms}-{partition}", partition=partition,
         count=closed.count, errors=closed.errors, revision=closed.revision, closed_ms=max(0, closed_ms),
         fields=closed.summaries() if with_fields else {})
 
 
-def _of(series: SeriesKey) -> str:
-    return digest(*series)
+def described(closed: Sequence[Closed], partition: int, closed_ms: int, describe: Describe) -> list[WrittenWindow]:
+    """The records of panes whose windows are what `describe` makes of them, which is asked but once a series."""
+    closed_ms, found = max(0, closed_ms), list[WrittenWindow]()
+    for (key, pane), fields in zip(closed, fields_json([pane for _, pane in closed]), strict=True):
+        if fields is None:
+            whole = describe(key, pane, partition, closed_ms, True)
+            found.append(WrittenWindow(whole.window_id, write_window(whole)))
+            continue
+        head, where = _head(key.series, describe), f"{key.size_ms}-{key.start_ms}-{partition}"
+        text = (f'{head.before}-{where}","start_ms":{key.start_ms},"size_ms":{key.size_ms},"partition":{partition},'
+                f'"count":{pane.count},"errors":{pane.errors},"revision":{pane.revision},"closed_ms":{closed_ms}'
+                f'{head.after}')
+        found.append(WrittenWindow(f"{head.window_id}-{where}", b"%b%b}" % (text.encode(), fields)))
+    return found
 
 
-def fields_json(pane: Pane) -> bytes | None:
-    """The JSON object of a pane's fields; None if some of its sums are not finite."""
-    names, ends = pane.layout.quoted
-    if not len(ends):
-        return b"{}"
-    numbers = np.empty(len(ends) * _NUMBERS)
-    if not _numbers(pane.table, numbers):
-        return None
-    text = np.frombuffer(_encode(numbers.tolist()), np.uint8)
-    keys, counts = pane.sketches.arrays()
-    left = np.zeros(len(ends), np.int64)
-    if pane.left is not None:
-        left[:len(pane.left)] = pane.left
-    out = _room(len(names) + len(text) + len(ends) * _FIELD_BYTES + len(keys) * _BUCKET_BYTES)
-    return out[:_weave(names, ends, pane.table, left, text, keys, counts, _TEXT, _AT, out)].tobytes()
+class _Head(NamedTuple):
+    """What is the same in all windows of a series: the beginning of its id, and the text around what is not."""
+
+    window_id: str
+    before: str
+    after: str
 
 
-def _room(size: int) -> Bytes:
+@lru_cache(maxsize=65_536)
+def _head(series: SeriesKey, describe: Describe) -> _Head:
+    blank = describe(PaneKey(series, 1, 0), Pane(_NO_LAYOUT), 0, 0, False)
+    before, after = write_window(blank).decode().removesuffix("{}}").split(_BLANK)
+    return _Head(blank.window_id.removesuffix("-1-0-0"), before, after)
+
+
+def fields_json(panes: Sequence[Pane]) -> Iterator[bytes | None]:
+    """The JSON object of each pane's fields; None if some of its sums are not finite."""
+    Sketches.settle([pane.sketches for pane in panes])
+    for chunk, size in chunks(panes, _most_bytes, _ROOM):
+        yield from _written_together(chunk, size)
+
+
+def _most_bytes(pane: Pane) -> int:
+    return weaving.most_bytes(len(pane.layout.quoted[0]), len(pane.table), len(pane.sketches.arrays()[0]))
+
+
+def _written_together(panes: Sequence[Pane], size: int) -> list[bytes | None]:
+    names, fields = _columns(panes)
+    finite = np.empty(len(panes), np.bool_)
+    weaving.finite(fields.row, fields.table, finite)
+    if not finite.all():
+        fine = [pane for pane, whole in zip(panes, finite, strict=True) if whole]
+        found = iter(_written_together(fine, size) if fine else [])
+        return [next(found) if whole else None for whole in finite]
+    numbers = np.empty(len(fields.table) * weaving.NUMBERS)
+    text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
+    out, ends = _room(size), np.empty(len(panes), np.int64)
+    weaving.weave(names, fields, text, out, ends)
+    whole = out[:ends[-1]].tobytes()
+    return [whole[low:high] for low, high in itertools.pairwise([0, *ends.tolist()])]
+
+
+def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
+    """The panes as columns."""
+    layouts: dict[Layout, int] = {}
+    of_layout = [layouts.setdefault(pane.layout, len(layouts)) for pane in panes]
+    quoted = [layout.quoted for layout in layouts]
+    sketches = [pane.sketches.arrays() for pane in panes]
+    row = edges([len(pane.table) for pane in panes])
+    left = np.zeros(row[-1], np.int64)
+    for at, pane in enumerate(panes):
+        if pane.left is not None:
+            left[row[at]:row[at] + len(pane.left)] = pane.left
+    names = weaving.Names(np.concatenate([_NONE, *(text for text, _ in quoted)]),
+                          np.concatenate([where for _, where in quoted]),
+                          edges([len(text) for text, _ in quoted]), edges([len(where) for _, where in quoted]))
+    return names, weaving.Fields(
+        np.array(of_layout, np.int64), row, np.concatenate([pane.table for pane in panes]), left,
+        edges([len(keys) for keys, _ in sketches]), np.concatenate([keys for keys, _ in sketches]),
+        np.concatenate([counts for _, counts in sketches]))
+
+
+def _room(size: int) -> weaving.Bytes:
     """At least so many bytes, which are the next caller's afterwards: to get new ones takes as long as to fill them."""
-    found: Bytes = getattr(_kept, "room", _NONE)
+    found: weaving.Bytes = getattr(_kept, "room", _NONE)
     if len(found) < size:
         found = _kept.room = np.empty(2 * size, np.uint8)
     return found
@@ -98,94 +151,6 @@ def _room(size: int) -> Bytes:
 
 def warm() -> None:
     """Compile the kernels, or load them from their cache."""
-    from streams.windows.layout import Layouts
     pane = Pane(Layouts().of(("a",)))
     pane.sketches.add(np.zeros(1, np.int32))
-    fields_json(pane)
-
-
-@bare
-def _numbers(table: FloatArray, out: FloatArray) -> bool:
-    """Sum, min, max, mean, M2 of every row into `out` (rows * 5,), 0 of an empty one; False if any is not finite."""
-    for row in range(len(table)):
-        for at in range(5):
-            found = table[row, summary.SUM + at] if table[row, summary.COUNT] > 0 else 0.0
-            if not np.isfinite(found):
-                return False
-            if at == 4 and not found > 0.0:
-                found = 0.0
-            out[row * 5 + at] = found
-    return True
-
-
-@bare
-def _weave(names: Bytes, ends: IntArray, table: FloatArray, left: IntArray, text: Bytes, keys: KeyArray,
-           counts: IntArray, texts: Bytes, at_text: IntArray, out: Bytes) -> int:
-    """Write the object into `out`; its size. `names`: each as `"name":`, up to ends[i]; `text`: a JSON list."""
-    out[0] = 123                                            # {
-    size, name, number, key = 1, 0, 1, 0
-    for row in range(len(ends)):
-        if row:
-            out[size] = 44                                  # ,
-            size += 1
-        size = _copy(names, name, ends[row], out, size)
-        name = ends[row]
-        size = _copy(texts, at_text[0], at_text[1], out, size)
-        size = _integer(np.int64(table[row, summary.COUNT]), out, size)
-        size = _copy(texts, at_text[1], at_text[2], out, size)
-        size = _integer(np.int64(table[row, summary.MISSING]), out, size)
-        size = _copy(texts, at_text[2], at_text[3], out, size)
-        empty = table[row, summary.COUNT] == 0
-        if empty:
-            size = _copy(texts, at_text[8], at_text[9], out, size)
-        for part in range(5):
-            end = number
-            while text[end] != 44 and text[end] != 93:      # , ]
-                end += 1
-            if not empty:
-                size = _copy(text, number, end, out, size)
-                if part == 4 and left[row]:
-                    size = _copy(texts, at_text[9], at_text[10], out, size)
-                    size = _integer(np.int64(table[row, summary.COUNT]) - left[row], out, size)
-                size = _copy(texts, at_text[3 + part], at_text[4 + part], out, size)
-            number = end + 1
-        first = True
-        while key < len(keys) and keys[key] >> sketch.CODE_BITS == row:
-            if not first:
-                out[size] = 44
-                size += 1
-            out[size] = 91                                  # [
-            size = _integer(np.int64((keys[key] & sketch.CODE_MASK) - sketch.SPAN), out, size + 1)
-            out[size] = 44
-            size = _integer(counts[key], out, size + 1)
-            out[size] = 93                                  # ]
-            size, key, first = size + 1, key + 1, False
-        out[size], out[size + 1] = 93, 125                  # ] }
-        size += 2
-    out[size] = 125                                         # }
-    return size + 1
-
-
-@bare
-def _copy(source: Bytes, low: int, high: int, out: Bytes, size: int) -> int:
-    for at in range(low, high):
-        out[size + at - low] = source[at]
-    return size + high - low
-
-
-@bare
-def _integer(value: int, out: Bytes, size: int) -> int:
-    if value < 0:
-        out[size] = 45                                      # -
-        size, value = size + 1, -value
-    if value < 10:
-        out[size] = 48 + value
-        return size + 1
-    rest, digits, most = np.uint64(value), 2, np.uint64(100)    # division of unsigned ones is a multiplication
-    while digits < 19 and rest >= most:
-        digits, most = digits + 1, most * np.uint64(10)
-    for at in range(size + digits - 1, size - 1, -1):
-        left = rest // np.uint64(10)
-        out[at] = 48 + (rest - left * np.uint64(10))
-        rest = left
-    return size + digits
+    list(fields_json([pane]))

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
-from reference.windows import windows_of
+from reference.windows import as_objects, windows_of
 from streams.windows.record import read_window, WindowRecord, write_window
-from streams.windows.written import window as window_record
 from streams.batch import Decoder, Limits
 from streams.records import RecordBatch
 from streams.state.keyed import META, Frozen, KeyedStates
@@ -125,7 +124,7 @@ def run(batches: list[list[Any]], states: KeyedStates[Any], engine: AggregationE
 
 def fresh(at: AggregationOptions, changelog: dict[str, bytes],
           partition: int = 0) -> tuple[AggregationEngine, KeyedStates[Any]]:
-    engine = AggregationEngine(at, window_record)
+    engine = AggregationEngine(at, as_objects)
     return engine, KeyedStates("aggregation", partition, engine.codec, dict(changelog))
 
 
@@ -223,7 +222,7 @@ def test_an_idle_clock_that_closes_early_changes_no_final_window(drawn: Any) -> 
 @given(EVENTS, EVENTS)
 @settings(deadline=None, max_examples=30)
 def test_two_partitions_of_one_worker_do_not_see_each_other(left: Any, right: Any) -> None:
-    engine, at = AggregationEngine(options(), window_record), options()
+    engine, at = AggregationEngine(options(), as_objects), options()
     both = [(stream(drawn), Reader(), KeyedStates("aggregation", number, engine.codec, {}))
             for number, drawn in enumerate((left, right))]
     longest = max(len(events) for events, _, _ in both)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
 
 from agents.aggregation.options import AggregationOptions
+from streams.windows import written
+from streams.windows.record import WindowRecord
 from streams.windows.sketch import bucket
 
 #: environment, model, version, component
 Series = tuple[str, str, str, str]
 #: series, size, start
 Key = tuple[Series, int, int]
+
+
+def as_objects(closed: Sequence[written.Closed], partition: int, closed_ms: int) -> list[WindowRecord]:
+    """What an engine makes of closed panes: windows as objects, one by one."""
+    return [written.window(key, pane, partition, closed_ms) for key, pane in closed]
 
 
 @dataclass

@@ -7,7 +7,7 @@ import msgspec
 
 from agents.aggregation.engine import AggregationEngine, AggregationOptions, AggregationResult
 from streams.windows.record import WindowRecord
-from streams.windows.written import window
+from reference.windows import as_objects
 from streams.batch import Decoder, Limits, TelemetryBatch
 from streams.records import RecordBatch
 from streams.state.keyed import KeyedStates
@@ -33,7 +33,7 @@ class World:
 
     def __init__(self, options: AggregationOptions = OPTIONS, changelog: dict[str, bytes] | None = None,
                  offset: int = 0) -> None:
-        self.engine = AggregationEngine(options, window)
+        self.engine = AggregationEngine(options, as_objects)
         self.states: KeyedStates[Any] = KeyedStates("aggregation", 0, self.engine.codec, dict(changelog or {}))
         self.offset = offset
 

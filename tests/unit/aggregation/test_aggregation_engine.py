@@ -13,7 +13,7 @@ from streams.windows.record import read_window, write_window
 from streams.settings import Settings
 from streams.state.keyed import KeyedStates
 from streams.windows.panes import PaneKey
-from streams.windows.written import window
+from reference.windows import as_objects
 
 
 def test_a_window_closes_when_the_watermark_reaches_its_end() -> None:
@@ -234,7 +234,7 @@ def test_a_finest_pane_that_becomes_a_coarser_one_is_emitted_as_it_is() -> None:
 
 
 def test_partitions_that_went_away_leave_nothing_behind() -> None:
-    engine = AggregationEngine(OPTIONS, window)
+    engine = AggregationEngine(OPTIONS, as_objects)
     states = KeyedStates("aggregation", 3, engine.codec, {})
     engine.run(batch([event(1)], partition=3), states, TOPIC)
     gone = weakref.ref(states)
@@ -266,8 +266,8 @@ WARM = """
 import sys
 sys.path[:0] = {path!r}
 from aggregation_support import World, event
-from streams.windows import grouping, sketch, summary
-rooms = [vars(room) for room in (grouping, sketch, summary)]
+from streams.windows import grouping, sketch, sketches, summary
+rooms = [vars(room) for room in (grouping, sketch, sketches, summary)]
 kernels = [found for room in rooms for found in room.values() if hasattr(found, "signatures")]
 world = World()
 world.engine.warm()

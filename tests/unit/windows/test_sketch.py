@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, Sketches, bucket, bucket_value, collapse, quantile
+from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, bucket, bucket_value, collapse, quantile
+from streams.windows.sketches import Sketches
 
 DATA = Path(os.environ.get("STREAMGAUGE_DATA", "../shared/data"))
 
@@ -111,7 +112,7 @@ def test_parts_rolled_up_at_once_are_those_merged_one_after_the_other(drawn: lis
     whole = Sketches()
     for part in made():
         whole.merge(part, None)
-    assert Sketches.of(made(), 3).by_slot(3) == whole.by_slot(3)
+    assert Sketches.summed([made()], [3])[0].by_slot(3) == whole.by_slot(3)
 
 
 def test_what_outgrows_a_sketch_collapses_in_a_roll_up_as_in_a_merge() -> None:
@@ -120,5 +121,39 @@ def test_what_outgrows_a_sketch_collapses_in_a_roll_up_as_in_a_merge() -> None:
         parts.append(Sketches())
         parts[-1].add(np.array([bucket(1.03 ** power) + SPAN for power in range(at * 400, at * 400 + 900)], np.int32))
         whole.merge(parts[-1], None)
-    assert Sketches.of(parts, 1).by_slot(1) == whole.by_slot(1)
+    assert Sketches.summed([parts], [1])[0].by_slot(1) == whole.by_slot(1)
     assert len(whole.by_slot(1)[0]) == MAX_BUCKETS
+
+
+@given(st.lists(st.lists(st.lists(st.tuples(st.integers(0, 2), VALUES), max_size=20), max_size=4), max_size=5))
+@settings(deadline=None, max_examples=100)
+def test_groups_summed_at_once_are_those_summed_one_by_one(drawn: list[list[list[tuple[int, float]]]]) -> None:
+    def made() -> list[list[Sketches]]:
+        groups = [[Sketches() for _ in parts] for parts in drawn]
+        for parts, values in zip(groups, drawn, strict=True):
+            for part, found in zip(parts, values, strict=True):
+                part.add(np.array([(slot << CODE_BITS) | (bucket(value) + SPAN) for slot, value in found], np.int32))
+        return groups
+
+    groups = [parts for parts in made() if parts]
+    alone = []
+    for parts in groups:
+        alone.append(Sketches())
+        for part in parts:
+            alone[-1].merge(part, None)
+    groups = [parts for parts in made() if parts]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("streams.windows.sketches._TOGETHER", 30)
+        found = Sketches.summed(groups, [3] * len(groups))
+    assert [one.by_slot(3) for one in found] == [one.by_slot(3) for one in alone]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), VALUES, st.integers(1, 9)), max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_weighed_values_in_any_order_are_those_added_as_often(drawn: list[tuple[int, float, int]]) -> None:
+    keys = np.array([(slot << CODE_BITS) | (bucket(value) + SPAN) for slot, value, _ in drawn], np.int32)
+    counts = np.array([count for _, _, count in drawn], np.int64)
+    weighed, added = Sketches(), Sketches()
+    weighed.weigh(keys, counts, 3)
+    added.add(np.repeat(keys, counts))
+    assert weighed.by_slot(3) == added.by_slot(3)

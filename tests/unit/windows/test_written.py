@@ -20,7 +20,9 @@ from streams.windows.written import fields_json, window, written
 
 KEY = PaneKey(SeriesKey("prod", "m@1", "1.2-rc", "ranker"), 1_000, 1_700_000_000_000)
 NAMES = st.lists(st.text(min_size=1, max_size=12), max_size=8, unique=True)
-VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=6)
+VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-10**16, 10**16).map(float),
+                  max_size=6)
+CLOSED_MS = 1_700_000_003_000
 
 
 def pane(fields: dict[str, list[float]], missing: int = 0) -> Pane:
@@ -39,6 +41,11 @@ def pane(fields: dict[str, list[float]], missing: int = 0) -> Pane:
     return found
 
 
+def plainly(key: PaneKey, found: Pane, closed_ms: int) -> bytes:
+    """The JSON of its window, the slow way."""
+    return write_window(window(key, found, 3, closed_ms))
+
+
 @given(NAMES.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, VALUES))),
        st.integers(0, 2**40))
 @example({"latency_ms": [1.0, 3.0, 3.0], "prediction=a": [1.0, 1.0], "feature.gone": []}, 3)
@@ -47,11 +54,27 @@ def pane(fields: dict[str, list[float]], missing: int = 0) -> Pane:
 @settings(deadline=None, max_examples=300)
 def test_the_bytes_are_those_of_the_plain_way(fields: dict[str, list[float]], missing: int) -> None:
     found = pane(fields, missing)
-    assert written(KEY, found, 3, 1_700_000_003_000).value == write_window(window(KEY, found, 3, 1_700_000_003_000))
+    assert written([(KEY, found)], 3, CLOSED_MS)[0].value == plainly(KEY, found, CLOSED_MS)
+
+
+DRAWN = NAMES.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, VALUES)))
+
+
+@given(st.lists(DRAWN, max_size=6), st.sampled_from([1, 400, 1 << 20]))
+@example([{"a": [1.0]}, {"overflow": [1.7e308, 1.7e308]}, {}, {"b": [0.1, 0.2]}, {"a": [2.5]}], 1 << 20)
+@example([{"overflow": [1.7e308, 1.7e308]}], 1)
+@settings(deadline=None, max_examples=200)
+def test_windows_written_together_are_those_written_alone(drawn: list[dict[str, list[float]]], room: int) -> None:
+    closed = [(KEY._replace(start_ms=KEY.start_ms + at), pane(fields, at)) for at, fields in enumerate(drawn)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("streams.windows.written._ROOM", room)
+        found = written(closed, 3, CLOSED_MS)
+    assert [one.value for one in found] == [plainly(*one, CLOSED_MS) for one in closed]
+    assert [one.window_id for one in found] == [window(*one, 3, CLOSED_MS).window_id for one in closed]
 
 
 def test_a_written_window_reads_as_its_contract() -> None:
-    found = written(KEY, pane({"latency_ms": [1.5, 2.0], "feature.x=a": [1.0]}), 3, -5)
+    found = written([(KEY, pane({"latency_ms": [1.5, 2.0], "feature.x=a": [1.0]}))], 3, -5)[0]
     contract = MetricWindow.model_validate_json(found.value)
     assert contract.window_id == found.window_id == window_id(*KEY.series, 1_000, 1_700_000_000_000, 3)
     assert contract.closed_ms == 0
@@ -59,20 +82,20 @@ def test_a_written_window_reads_as_its_contract() -> None:
 
 
 def test_a_pane_without_fields_is_written_too() -> None:
-    assert fields_json(pane({})) == b"{}"
-    assert written(KEY, pane({}), 0, 1).value.endswith(b'"fields":{}}')
+    assert list(fields_json([pane({})])) == [b"{}"]
+    assert written([(KEY, pane({}))], 0, 1)[0].value.endswith(b'"fields":{}}')
 
 
 def test_sums_that_overflowed_take_the_long_way() -> None:
     found = pane({"a": [1.7e308, 1.7e308]})
-    assert fields_json(found) is None
-    assert math.isfinite(read_window(written(KEY, found, 0, 1).value).fields["a"].sum)
+    assert list(fields_json([found])) == [None]
+    assert math.isfinite(read_window(written([(KEY, found)], 0, 1)[0].value).fields["a"].sum)
 
 
 def test_that_a_sketch_is_a_sample_is_written_too() -> None:
     found = pane({"feature.x": [1.0, 2.0, 3.0], "feature.y": [5.0], "feature.z": []})
     found.left = np.array([2, 0])
-    value = written(KEY, found, 3, 1_700_000_003_000).value
+    value = written([(KEY, found)], 3, 1_700_000_003_000)[0].value
     assert value == write_window(window(KEY, found, 3, 1_700_000_003_000))
     assert value.count(b'"sketched":1') == value.count(b'"sketched"') == 1
 
@@ -82,4 +105,4 @@ def test_counts_of_every_size_are_written_whole(count: int) -> None:
     found = pane({"a": [1.0]})
     found.table[0, summary.COUNT] = count
     found.sketches = type(found.sketches)(np.array([bucket(-1.0) + SPAN], np.int32), np.array([count]))
-    assert written(KEY, found, 0, 1).value == write_window(window(KEY, found, 0, 1))
+    assert written([(KEY, found)], 0, 1)[0].value == write_window(window(KEY, found, 0, 1))
