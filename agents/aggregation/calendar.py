@@ -17,14 +17,14 @@ class Calendar:
         self.foreign: list[PaneKey] = []    # restored, of a size that is not set any more
         self._grid = grid
         self._grace_ms = grace_ms
-        self._known: set[PaneKey] = set()
+        self._parents: dict[PaneKey, PaneKey | None] = {}       # of all panes that are known
         self._parts: dict[PaneKey, set[int]] = defaultdict(set)
         self._closes_ms: dict[PaneKey, int] = {}                # of panes that have not closed
         self._to_close = _Agenda()
         self._to_drop = _Agenda()           # by last use
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._parents)
 
     @property
     def waiting(self) -> bool:
@@ -32,7 +32,7 @@ class Calendar:
         return bool(self._closes_ms or self.foreign)
 
     def __contains__(self, key: PaneKey) -> bool:
-        return key in self._known
+        return key in self._parents
 
     def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool], late_ms: int | None = None) -> None:
         """Plan a pane's end, and its parents' with it. A pane is kept until its parent can change no more.
@@ -41,15 +41,14 @@ class Calendar:
         pane later, not with that event: a producer that lags behind the others has whole windows, too.
         """
         pane: PaneKey | None = key
-        while pane is not None and pane not in self._known:
-            self._known.add(pane)
+        while pane is not None and pane not in self._parents:
+            parent = self._parents[pane] = self._grid.parent(pane)
             if not emitted(pane):
                 closes_ms = pane.end_ms
                 if late_ms is not None and late_ms >= closes_ms:
                     closes_ms = late_ms + self._grid.finest_ms
                 self._closes_ms[pane] = closes_ms
                 self._to_close.put(closes_ms, pane)
-            parent = self._grid.parent(pane)
             self._to_drop.put(self._over_ms(parent or pane), pane)
             if parent is not None:
                 self._parts[parent].add(pane.start_ms)
@@ -59,9 +58,10 @@ class Calendar:
         """The watermark that closes a pane; None for one that has closed, or is not known."""
         return self._closes_ms.get(key)
 
-    def closed(self, key: PaneKey) -> bool:
-        """True of a pane that is known and has closed."""
-        return key not in self._closes_ms and key in self._known
+    def closed_parent(self, key: PaneKey) -> PaneKey | None:
+        """The parent of a pane that is known, if it has closed."""
+        parent = self._parents[key]
+        return None if parent is None or parent in self._closes_ms else parent
 
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
@@ -83,7 +83,7 @@ class Calendar:
     def over(self, watermark_ms: int) -> Iterator[PaneKey]:
         """Take out the panes that nothing can change or need any more."""
         for _, key in self._to_drop.due(watermark_ms):
-            self._known.discard(key)
+            self._parents.pop(key, None)
             self._parts.pop(key, None)
             yield key
 

@@ -171,8 +171,8 @@ class AggregationEngine(Generic[W]):
                 self._roll_up(keys, entries, states)
             for key, entry in zip(keys, entries, strict=True):
                 closed.append((key, _emitted_now(entry, states)))
-                parent = self.grid.parent(key)
-                if parent is not None and calendar.closed(parent) and parent not in due:
+                parent = calendar.closed_parent(key)
+                if parent is not None and parent not in due:
                     due[parent] = parent.end_ms
                     by_size[parent.size_ms].append(parent)
         closed.sort(key=lambda item: (due[item[0]], item[0].end_ms, item[0].size_ms))

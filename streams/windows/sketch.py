@@ -131,7 +131,15 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
 
 @compiled
 def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntArray]:
-    """Keys of so many slots, in any order and each as often as is said, as one sketch.
+    """Keys of so many slots, in any order and each as often as is said, as one sketch."""
+    found, sums = np.empty(len(keys) + 1, np.int32), np.empty(len(keys) + 1, np.int64)
+    size = sum_into(keys, counts, slots, found, sums)
+    return found[:size].copy(), sums[:size].copy()
+
+
+@compiled
+def sum_into(keys: KeyArray, counts: IntArray, slots: int, found: KeyArray, sums: IntArray) -> int:
+    """The same, written to the beginning of two arrays with room for one bucket more than there are keys; how many.
 
     By a table of all buckets from the lowest to the highest of each slot and sign, or by sorting if that were much
     larger.
@@ -143,7 +151,9 @@ def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntA
         size += max(0, high[part] - low[part] + 1)
     if size > _SPARSE * len(keys):
         order = np.argsort(keys)
-        return merged(keys[:0], counts[:0], keys[order], counts[order])
+        some, many = merged(keys[:0], counts[:0], keys[order], counts[order])
+        found[:len(some)], sums[:len(some)] = some, many
+        return len(some)
     table, zeros = np.zeros(size, np.int64), np.zeros(slots, np.int64)
     for at in range(len(keys)):
         key = np.int64(keys[at])
@@ -151,7 +161,7 @@ def summed(keys: KeyArray, counts: IntArray, slots: int) -> tuple[KeyArray, IntA
             zeros[key >> CODE_BITS] += counts[at]
         else:
             table[base[key >> (CODE_BITS - 1)] + key] += counts[at]
-    return _filled(table, base, low, high, zeros, len(keys))
+    return _fill(table, base, low, high, zeros, found, sums)
 
 
 @compiled
@@ -179,19 +189,22 @@ def _spans(keys: KeyArray, slots: int) -> tuple[IntArray, IntArray]:
 
 
 @compiled
-def _filled(table: IntArray, base: IntArray, low: IntArray, high: IntArray, zeros: IntArray, most: int
-            ) -> tuple[KeyArray, IntArray]:
-    """(keys ascending, counts) of what is in a table; of the zeros before what is positive."""
-    keys, counts, size = np.empty(most, np.int32), np.empty(most, np.int64), 0
+def _fill(table: IntArray, base: IntArray, low: IntArray, high: IntArray, zeros: IntArray, keys: KeyArray,
+          counts: IntArray) -> int:
+    """Keys ascending, and counts, of what is in a table; of the zeros before what is positive. How many.
+
+    A bucket is always written, and the place taken only if it has values: a branch would be guessed wrong every time.
+    """
+    size = 0
     for part in range(len(low)):
         if part & 1 and zeros[part >> 1]:
             keys[size], counts[size] = ((part >> 1) << CODE_BITS) | SPAN, zeros[part >> 1]
             size += 1
         for key in range(low[part], high[part] + 1):
-            if table[base[part] + key]:
-                keys[size], counts[size] = key, table[base[part] + key]
-                size += 1
-    return keys[:size].copy(), counts[:size].copy()
+            count = table[base[part] + key]
+            keys[size], counts[size] = key, count
+            size += count > 0
+    return size
 
 
 def collapse(codes: KeyArray, counts: IntArray) -> tuple[KeyArray, IntArray]:

@@ -86,14 +86,12 @@ class Sketches:
     @staticmethod
     def settle(many: Sequence[Sketches]) -> None:
         """Count what waits in all of them at once; their `arrays` are at hand afterwards."""
-        for few, _ in chunks(many, lambda one: one._waits, _TOGETHER):
-            waiting = [one for one in few if one._waits]
-            if waiting:
-                first = edges([one._waits for one in waiting])
-                found = counted_each(np.concatenate([keys for one in waiting for keys in one._waiting]), first)
-                for one, part in zip(waiting, _split(*found), strict=True):
-                    one._waiting, one._waits = [], 0
-                    one._take(*part)
+        for few, _ in chunks([one for one in many if one._waits], lambda one: one._waits, _TOGETHER):
+            first = edges([one._waits for one in few])
+            found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]), first)
+            for one, part in zip(few, _split(*found), strict=True):
+                one._waiting, one._waits = [], 0
+                one._take(*part)
 
     @staticmethod
     def summed(groups: Sequence[Sequence[Sketches]], slots: Sequence[int]) -> list[Sketches]:
@@ -145,13 +143,11 @@ def counted_each(keys: KeyArray, first: IntArray) -> tuple[KeyArray, IntArray, I
 def summed_each(keys: KeyArray, counts: IntArray, first: IntArray, slots: IntArray
                 ) -> tuple[KeyArray, IntArray, IntArray]:
     """The same of keys that come as often as is said, as `summed`; slots (n,)."""
-    found, sums = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64)
+    found, sums = np.empty(len(keys) + 1, np.int32), np.empty(len(keys) + 1, np.int64)
     ends, size = np.empty(len(slots), np.int64), 0
     for at in range(len(slots)):
         span = slice(first[at], first[at + 1])
-        part, many = sketch.summed(keys[span], counts[span], slots[at])
-        found[size:size + len(part)], sums[size:size + len(part)] = part, many
-        size += len(part)
+        size += sketch.sum_into(keys[span], counts[span], slots[at], found[size:], sums[size:])
         ends[at] = size
     return found, sums, ends
 
