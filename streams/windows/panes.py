@@ -186,7 +186,8 @@ class Pane:
                 whole.count += part.count
                 whole.errors += part.errors
                 whole.ignored += part.ignored
-                whole.leave(part.left, whole.layout.identity)
+                if part.left is not None:
+                    whole.leave(part.left, whole.layout.identity)
             found.append(whole)
         return found
 

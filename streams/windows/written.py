@@ -75,7 +75,7 @@ def described(closed: Sequence[Closed], partition: int, closed_ms: int, describe
         text = (f'{head.before}-{where}","start_ms":{key.start_ms},"size_ms":{key.size_ms},"partition":{partition},'
                 f'"count":{pane.count},"errors":{pane.errors},"revision":{pane.revision},"closed_ms":{closed_ms}'
                 f'{head.after}')
-        found.append(WrittenWindow(f"{head.window_id}-{where}", b"%b%b}" % (text.encode(), fields)))
+        found.append(WrittenWindow(f"{head.window_id}-{where}", b"".join((text.encode(), fields, b"}"))))
     return found
 
 
@@ -94,8 +94,8 @@ def _head(series: SeriesKey, describe: Describe) -> _Head:
     return _Head(blank.window_id.removesuffix("-1-0-0"), before, after)
 
 
-def fields_json(panes: Sequence[Pane]) -> Iterator[bytes | None]:
-    """The JSON object of each pane's fields; None if some of its sums are not finite."""
+def fields_json(panes: Sequence[Pane]) -> Iterator[memoryview | None]:
+    """The JSON object of each pane's fields, there until the next is asked for; None if some sums are not finite."""
     Sketches.settle([pane.sketches for pane in panes])
     for chunk, size in chunks(panes, _most_bytes, _ROOM):
         yield from _written_together(chunk, size)
@@ -105,7 +105,7 @@ def _most_bytes(pane: Pane) -> int:
     return weaving.most_bytes(len(pane.layout.quoted[0]), len(pane.table), len(pane.sketches.arrays()[0]))
 
 
-def _written_together(panes: Sequence[Pane], size: int) -> list[bytes | None]:
+def _written_together(panes: Sequence[Pane], size: int) -> list[memoryview | None]:
     names, fields = _columns(panes)
     finite = np.empty(len(panes), np.bool_)
     weaving.finite(fields.row, fields.table, finite)
@@ -117,7 +117,7 @@ def _written_together(panes: Sequence[Pane], size: int) -> list[bytes | None]:
     text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
     out, ends = _room(size), np.empty(len(panes), np.int64)
     weaving.weave(names, fields, text, out, ends)
-    whole = out[:ends[-1]].tobytes()
+    whole = memoryview(out)
     return [whole[low:high] for low, high in itertools.pairwise([0, *ends.tolist()])]
 
 
