@@ -117,7 +117,7 @@ def _written_together(panes: Sequence[Pane], size: int) -> list[memoryview | Non
     text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
     out, ends = _room(size), np.empty(len(panes), np.int64)
     weaving.weave(names, fields, text, out, ends)
-    whole = memoryview(out)
+    whole = out.data
     return [whole[low:high] for low, high in itertools.pairwise([0, *ends.tolist()])]
 
 
