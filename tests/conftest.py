@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -59,11 +61,13 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """postgresql:// of a server for the whole run; each test makes a database of its own."""
+def postgres_url() -> Iterator[str]:
+    """postgresql:// of a server for the whole run; each test makes a database of its own.
+
+    Not in pytest's folder: each run of pytest closes that to others, so also to the server's user, where we are root.
+    """
     from infra.embedded.postgres import PostgresServer
-    folder = tmp_path_factory.mktemp("postgres")
-    for part in (folder, *folder.parents[:2]):      # so that the server's user reaches it, where we are root
-        part.chmod(0o755)
-    with PostgresServer(folder) as server:
-        yield server.url
+    with TemporaryDirectory(prefix="streamgauge-") as folder:
+        Path(folder).chmod(0o755)
+        with PostgresServer(Path(folder)) as server:
+            yield server.url
