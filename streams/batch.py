@@ -25,7 +25,7 @@ from schemas.alerts import LifecycleEvent
 from schemas.rejected import Reason, RejectedRecord
 from schemas.telemetry import Feedback, TelemetryEvent
 from streams import wire
-from streams.lean import events as lean
+from streams.lean import columns
 from streams.lean.events import Limits
 from streams.lean.reader import Reader, Rows, SeriesKey, Texts
 from streams.records import Record, RecordBatch
@@ -144,7 +144,7 @@ class Decoder:
 
     def _finish(self, batch: RecordBatch, rows: Rows, rejected: list[RejectedRecord]) -> TelemetryBatch:
         out, records = rows.out, batch.columns
-        n, m = int(out.cursor[lean.ROWS]), int(out.cursor[lean.VALUES])
+        n, m = int(out.cursor[columns.ROWS]), int(out.cursor[columns.VALUES])
         event_ids, trace_ids = rows.texts()
         return TelemetryBatch(
             partition=batch.partition, first_offset=batch.first_offset, last_offset=batch.last_offset,

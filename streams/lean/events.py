@@ -15,31 +15,71 @@ from numpy.typing import NDArray
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
 from streams.compiled import bare, inlined
 from streams.lean import number
+from streams.lean.columns import (
+    AT_MS,
+    CLASS,
+    COMPONENT,
+    CONFIDENCE,
+    ENVIRONMENT,
+    ERROR,
+    EVENT,
+    EVENT_ID,
+    FAILED,
+    FEATURE_COUNT,
+    FEATURE_MAP,
+    IN_MS,
+    LABEL,
+    LATENCY,
+    METRIC_COUNT,
+    METRIC_MAP,
+    MODEL,
+    PREDICTED,
+    PREDICTION,
+    PREDICTION_FIELD,
+    ROWS,
+    SCHEMA_VERSION,
+    SEGMENT,
+    SEGMENT_COUNT,
+    SEGMENTS_AT,
+    SURE,
+    TRACE_ID,
+    TS,
+    UNKNOWN,
+    VALUES,
+    VERSION,
+    Event,
+    Known,
+    Out,
+    local_series,
+    write,
+)
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Table, find, same
+from streams.lean.tokens import (
+    CLOSE,
+    CLOSE_ARRAY,
+    COLON,
+    COMMA,
+    LETTER_N,
+    OPEN,
+    OPEN_ARRAY,
+    QUOTE,
+    literal_null,
+    scalar,
+    skip,
+    text,
+)
 
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
-QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
-OPEN, CLOSE, OPEN_ARRAY, CLOSE_ARRAY = 123, 125, 91, 93
-LETTER_F, LETTER_N, LETTER_T = 102, 110, 116
 MAX_LATENCY_MS = 1e9
 MAX_NAME = 128
 
-(EVENT_ID, TS, ENVIRONMENT, MODEL, VERSION, COMPONENT, PREDICTION, CONFIDENCE, LABEL, LATENCY, ERROR, FEATURE_MAP,
- METRIC_MAP, SEGMENT, TRACE_ID, SCHEMA_VERSION, UNKNOWN) = range(17)
 _KEYS = (b"event_id", b"ts", b"environment", b"model", b"version", b"component", b"prediction", b"confidence", b"label",
          b"latency_ms", b"error", b"features", b"metrics", b"segment", b"trace_id", b"schema_version")
 _KEY_BYTES = np.frombuffer(b"".join(_KEYS), np.uint8).copy()
 _KEY_BEGIN = np.concatenate(([0], np.cumsum([len(key) for key in _KEYS])))
 _REQUIRED = sum(1 << key for key in (EVENT_ID, TS, ENVIRONMENT, MODEL, VERSION))
-#: Fields with a number of their own, the same in every decoder.
-LATENCY_FIELD, CONFIDENCE_FIELD, PREDICTION_FIELD = range(3)
-
-#: What `Out.cursor` counts.
-ROWS, VALUES, LOCAL_SERIES, LOCAL_FIELDS, EVENT = range(5)
-#: What `Out.spans` holds of a row: begin and end of event_id and of trace_id in the buffer (-1: none).
-ID_BEGIN, ID_END, TRACE_BEGIN, TRACE_END = range(4)
 
 
 class Limits(NamedTuple):
@@ -50,68 +90,6 @@ class Limits(NamedTuple):
     max_age_ms: int = 0
     max_ahead_ms: int = 10_000
     segment_keys: int = 0
-
-
-class Out(NamedTuple):
-    """Columns that are being written; longer than what can come. See `streams.batch.TelemetryBatch` for the first six.
-
-    record, spans: of each row, the record that it came in, and where its texts are.
-    """
-
-    position: IntArray
-    ts_ms: IntArray
-    series: NDArray[np.int32]
-    error: NDArray[np.bool_]
-    start: IntArray
-    field: NDArray[np.int32]
-    value: NDArray[np.float64]
-    record: IntArray
-    spans: IntArray
-    cursor: IntArray
-
-
-class Known(NamedTuple):
-    """What a decoder keeps from batch to batch.
-
-    local_series, local_fields: of each series and field, its number in this batch, -1 if it has not come yet;
-    series_order, field_order: the reverse. last: of each name, the last event with it. guess (2, n): the names that
-    stood at each place of the last event's features and metrics; key_guess: its fields, likewise.
-    """
-
-    local_series: IntArray
-    series_order: IntArray
-    local_fields: IntArray
-    field_order: IntArray
-    last: IntArray
-    guess: IntArray
-    key_guess: IntArray
-
-
-class Event(NamedTuple):
-    """One event, until all of it is known to be good.
-
-    spans (keys, 2): begin and end of its texts. whole, number: see the constants. field, value: its features from 0
-    on, its metrics from MAX_FEATURES on, its segments from SEGMENTS_AT on.
-    """
-
-    spans: IntArray
-    whole: IntArray
-    number: NDArray[np.float64]
-    field: IntArray
-    value: NDArray[np.float64]
-
-
-#: What `Event.whole` and `Event.number` hold.
-AT_MS, FAILED, CLASS, FEATURE_COUNT, METRIC_COUNT, SEGMENT_COUNT = range(6)
-SEGMENTS_AT = MAX_FEATURES + MAX_METRICS
-IN_MS, SURE, PREDICTED = range(3)
-
-
-def new_event() -> Event:
-    """Room for one."""
-    most = SEGMENTS_AT + MAX_SEGMENT_KEYS
-    return Event(np.full((UNKNOWN + 1, 2), -1), np.zeros(6, np.int64), np.zeros(3), np.empty(most, np.int64),
-                 np.empty(most))
 
 
 @bare
@@ -275,58 +253,6 @@ def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Eve
     return close + 1
 
 
-@inlined
-def write(row: int, position: int, series: int, item: Event, known: Known, out: Out) -> None:
-    """The next row: latency, confidence, prediction, features, metrics, segments."""
-    at = out.cursor[ROWS]
-    if item.number[IN_MS] >= 0.0:
-        put(LATENCY_FIELD, item.number[IN_MS], known, out)
-    if item.number[SURE] >= 0.0:
-        put(CONFIDENCE_FIELD, item.number[SURE], known, out)
-    if item.whole[CLASS] != NONE:
-        put(item.whole[CLASS], item.number[PREDICTED], known, out)
-    for place in range(item.whole[FEATURE_COUNT]):
-        put(item.field[place], item.value[place], known, out)
-    for place in range(MAX_FEATURES, MAX_FEATURES + item.whole[METRIC_COUNT]):
-        put(item.field[place], item.value[place], known, out)
-    for place in range(SEGMENTS_AT, SEGMENTS_AT + item.whole[SEGMENT_COUNT]):
-        put(item.field[place], item.value[place], known, out)
-    out.position[at], out.ts_ms[at], out.series[at], out.record[at] = position, item.whole[AT_MS], series, row
-    out.error[at] = item.whole[FAILED] != 0
-    out.spans[at, ID_BEGIN], out.spans[at, ID_END] = item.spans[EVENT_ID, 0], item.spans[EVENT_ID, 1]
-    out.spans[at, TRACE_BEGIN], out.spans[at, TRACE_END] = item.spans[TRACE_ID, 0], item.spans[TRACE_ID, 1]
-    out.start[at + 1] = out.cursor[VALUES]
-    out.cursor[ROWS] += 1
-
-
-@inlined
-def put(field: int, value: float, known: Known, out: Out) -> None:
-    """The next value."""
-    at = out.cursor[VALUES]
-    out.field[at], out.value[at] = local_field(field, known, out.cursor), value
-    out.cursor[VALUES] += 1
-
-
-@inlined
-def local_field(field: int, known: Known, cursor: IntArray) -> int:
-    """A field's number in this batch; the next one if it is new to it."""
-    if known.local_fields[field] == NONE:
-        known.field_order[cursor[LOCAL_FIELDS]] = field
-        known.local_fields[field] = cursor[LOCAL_FIELDS]
-        cursor[LOCAL_FIELDS] += 1
-    return known.local_fields[field]
-
-
-@inlined
-def local_series(series: int, known: Known, cursor: IntArray) -> int:
-    """A series' number in this batch; the next one if it is new to it."""
-    if known.local_series[series] == NONE:
-        known.series_order[cursor[LOCAL_SERIES]] = series
-        known.local_series[series] = cursor[LOCAL_SERIES]
-        cursor[LOCAL_SERIES] += 1
-    return known.local_series[series]
-
-
 @bare
 def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
     """The series of an event: the meaning of the path environment, model, version and, if it is given, component."""
@@ -434,52 +360,6 @@ def segment(data: ByteArray, at: int, end: int, segment_keys: int, table: Table,
                 return -1, kept
             at = skip(data, at + 1, end)
     return -1, kept
-
-
-@bare
-def scalar(data: ByteArray, at: int, end: int, words: bool) -> tuple[int, float]:
-    """A number; with `words` also true, false and null, which is NaN."""
-    if words and data[at] == LETTER_N:
-        return literal_null(data, at, end), np.nan
-    if words and data[at] == LETTER_T and at + 4 <= end:
-        good = data[at + 1] == 114 and data[at + 2] == 117 and data[at + 3] == 101
-        return (at + 4 if good else -1), 1.0
-    if words and data[at] == LETTER_F and at + 5 <= end:
-        good = data[at + 1] == 97 and data[at + 2] == 108 and data[at + 3] == 115 and data[at + 4] == 101
-        return (at + 5 if good else -1), 0.0
-    at, value, _ = number.read(data, at, end)
-    return at, value
-
-
-@bare
-def literal_null(data: ByteArray, at: int, end: int) -> int:
-    """The word null."""
-    good = at + 4 <= end and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
-    return at + 4 if good else -1
-
-
-@bare
-def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
-    """From a quote to the next: (where that is, all of it ASCII). -1 if there is an escape in it, or a control."""
-    if at >= end or data[at] != QUOTE:
-        return -1, False
-    most = 0
-    for place in range(at + 1, end):
-        byte = data[place]
-        if byte == QUOTE:
-            return place, most < 128
-        if byte == BACKSLASH or byte < 32:
-            return -1, False
-        most = max(most, byte)
-    return -1, False
-
-
-@bare
-def skip(data: ByteArray, at: int, end: int) -> int:
-    """Past white space."""
-    while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
-        at += 1
-    return at
 
 
 @bare

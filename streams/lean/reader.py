@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from schemas.base import MAX_FEATURES
 from schemas.telemetry import TelemetryEvent
-from streams.lean import events
-from streams.lean.events import Known, Limits, Out
+from streams.lean import columns, events
+from streams.lean.columns import Known, Out
+from streams.lean.events import Limits
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Names
 from streams.wire import Block
 
@@ -69,19 +70,19 @@ class Reader:
     def __init__(self, limits: Limits, segment_keys: Sequence[str] = ()) -> None:
         self._limits = limits._replace(segment_keys=len(segment_keys))
         self._segment_keys = frozenset(segment_keys)
-        self._item = events.new_event()
+        self._item = columns.new_event()
         self._used: NDArray[np.int64] = np.zeros(5, np.int64)
         self._known: Known = _unknown(0)
         self._forget()
 
     def start(self, records: Block) -> Rows:
         """Begin a batch."""
-        self._known.local_fields[self._known.field_order[:self._used[events.LOCAL_FIELDS]]] = NONE
-        self._known.local_series[self._known.series_order[:self._used[events.LOCAL_SERIES]]] = NONE
+        self._known.local_fields[self._known.field_order[:self._used[columns.LOCAL_FIELDS]]] = NONE
+        self._known.local_series[self._known.series_order[:self._used[columns.LOCAL_SERIES]]] = NONE
         if self._names.full:
             self._forget()
         rows = Rows(records)
-        rows.out.cursor[events.EVENT] = self._used[events.EVENT]
+        rows.out.cursor[columns.EVENT] = self._used[columns.EVENT]
         self._used = rows.out.cursor
         return rows
 
@@ -96,19 +97,19 @@ class Reader:
         """Add an event that the contract has read, and know its names from now on."""
         out, item = rows.out, self._item
         series = self._learn(event, item)
-        row = int(out.cursor[events.ROWS])
+        row = int(out.cursor[columns.ROWS])
         rows.event_ids[row], rows.trace_ids[row] = event.event_id, event.trace_id
-        local = events.local_series(series, self._known, out.cursor)
-        events.write(record, position, local, item, self._known, out)
+        local = columns.local_series(series, self._known, out.cursor)
+        columns.write(record, position, local, item, self._known, out)
 
     def keys(self, rows: Rows) -> list[SeriesKey]:
         """The batch's series, in order of first appearance."""
-        order = self._known.series_order[:rows.out.cursor[events.LOCAL_SERIES]]
+        order = self._known.series_order[:rows.out.cursor[columns.LOCAL_SERIES]]
         return [self._series[number] for number in order.tolist()]
 
     def fields(self, rows: Rows) -> list[str]:
         """The batch's fields, in order of first appearance."""
-        order = self._known.field_order[:rows.out.cursor[events.LOCAL_FIELDS]]
+        order = self._known.field_order[:rows.out.cursor[columns.LOCAL_FIELDS]]
         return [self._fields[number] for number in order.tolist()]
 
     # -- names ------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Reader:
             self._names.add(SEGMENTS, key)
         self._fit()
 
-    def _learn(self, event: TelemetryEvent, item: events.Event) -> int:
+    def _learn(self, event: TelemetryEvent, item: columns.Event) -> int:
         """Fill `item` as the compiled reader would, adding names; the number of the series."""
         series = self._series_of(event)
         item.whole[:] = event.ts, event.error is not None, NONE, len(event.features), len(event.metrics), 0
@@ -137,10 +138,10 @@ class Reader:
                           -1.0 if event.confidence is None else event.confidence, 0.0)
         if isinstance(event.prediction, str):
             name = self._names.add(CLASSES, event.prediction)
-            item.whole[events.CLASS], item.number[events.PREDICTED] = self._means(name, f"prediction={event.prediction}"
-                                                                                  ), 1.0
+            item.whole[columns.CLASS] = self._means(name, f"prediction={event.prediction}")
+            item.number[columns.PREDICTED] = 1.0
         elif event.prediction is not None:
-            item.whole[events.CLASS], item.number[events.PREDICTED] = events.PREDICTION_FIELD, event.prediction
+            item.whole[columns.CLASS], item.number[columns.PREDICTED] = columns.PREDICTION_FIELD, event.prediction
         for at, (feature, value) in enumerate(event.features.items()):
             item.field[at], item.value[at] = self._feature(feature, value)
         for at, (metric, number) in enumerate(event.metrics.items(), MAX_FEATURES):
@@ -153,11 +154,11 @@ class Reader:
         self._fit()
         return series
 
-    def _segment(self, item: events.Event, key: str, value: str) -> None:
-        at = events.SEGMENTS_AT + int(item.whole[events.SEGMENT_COUNT])
+    def _segment(self, item: columns.Event, key: str, value: str) -> None:
+        at = columns.SEGMENTS_AT + int(item.whole[columns.SEGMENT_COUNT])
         name = self._names.add(self._names.add(SEGMENTS, key), value)
         item.field[at], item.value[at] = self._means(name, f"segment.{key}={value}"), 1.0
-        item.whole[events.SEGMENT_COUNT] += 1
+        item.whole[columns.SEGMENT_COUNT] += 1
 
     def _feature(self, feature: str, value: Any) -> tuple[int, float]:
         if isinstance(value, str):
@@ -204,7 +205,7 @@ class Reader:
 
 def _unknown(size: int) -> Known:
     return Known(np.full(size, NONE), np.empty(size, np.int64), np.full(size, NONE), np.empty(size, np.int64),
-                 np.full(size, NONE), np.full((2, MAX_FEATURES), NONE), np.full(_KEY_PLACES, events.UNKNOWN - 1))
+                 np.full(size, NONE), np.full((2, MAX_FEATURES), NONE), np.full(_KEY_PLACES, columns.UNKNOWN - 1))
 
 
 class Rows:
@@ -222,6 +223,6 @@ class Rows:
 
     def texts(self) -> tuple[Texts, Texts]:
         """The events' ids, and their traces'."""
-        spans = self.out.spans[:self.out.cursor[events.ROWS]]
+        spans = self.out.spans[:self.out.cursor[columns.ROWS]]
         return (Texts(self.records.buffer, spans[:, :2], self.event_ids),
                 Texts(self.records.buffer, spans[:, 2:], self.trace_ids))
