@@ -266,8 +266,8 @@ WARM = """
 import sys
 sys.path[:0] = {path!r}
 from aggregation_support import World, event
-from streams.windows import grouping, sketch, sketches, summary
-rooms = [vars(room) for room in (grouping, sketch, sketches, summary)]
+from streams.windows import grouping, sketch, sketches, summary, weaving
+rooms = [vars(room) for room in (grouping, sketch, sketches, summary, weaving)]
 kernels = [found for room in rooms for found in room.values() if hasattr(found, "signatures")]
 world = World()
 world.engine.warm()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from stores_world import Gateway, eventually, gateway, opened
+from stores_world import TOKEN, Gateway, eventually, gateway, opened
 
 from streams.settings import Settings
 from streams.stores.history import History
 from streams.stores.postgres import connect
 from streams.stores.redis import Hot
 from streams.stores.spans import Retention
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Settings:
+    """No store answers: doors need none."""
+    return Settings(data_dir=tmp_path, api_token=TOKEN, port=0, redis_url="redis://127.0.0.1:1/0",
+                    database_url="postgresql://nobody@127.0.0.1:1/none")
 
 
 @pytest.fixture
