@@ -130,8 +130,9 @@ class Decoder:
         rejected: list[RejectedRecord] = []
         at = self._reader.read(rows, 0)
         while at < len(batch):
-            rejected += _Slow(self._reader, rows, at, batch, self.limits).record()
-            at = self._reader.read(rows, at + 1)
+            left = _Slow(self._reader, rows, at, batch, self.limits)
+            at = left.record()
+            rejected += left.rejected
         return self._finish(batch, rows, rejected)
 
     def warm(self) -> None:
@@ -155,7 +156,10 @@ class Decoder:
 
 
 class _Slow:
-    """One record that the compiled reader left: judged event by event by the contract."""
+    """One record that the compiled reader left: what it cannot read, the contract judges event by event.
+
+    Mostly a name was new. It is known as soon as the contract has accepted it, and the compiled reader goes on there.
+    """
 
     def __init__(self, reader: Reader, rows: Rows, number: int, batch: RecordBatch, limits: Limits) -> None:
         self.reader = reader
@@ -167,8 +171,8 @@ class _Slow:
         self.rejected: list[RejectedRecord] = []
         self.rest: list[tuple[_Fault, int, bytes]] = []
 
-    def record(self) -> list[RejectedRecord]:
-        """Add its events; what is refused."""
+    def record(self) -> int:
+        """Add its events, or reject them, and read on; the next record that the compiled reader leaves."""
         value, limits = self.from_log.value, self.limits
         if not value:
             self._reject(_Fault("empty", "", "the record has no value: send one JSON object, or an array of them"),
@@ -179,24 +183,50 @@ class _Slow:
         elif value.lstrip()[:1] == b"[":
             self._array(value)
         else:
-            self._event(value, 0, -1)
-        return self.rejected
+            event = self._judged(value, -1)
+            if event is not None:
+                if self.reader.learn(event):
+                    found = self.reader.read(self.rows, self.number)
+                    if found > self.number:
+                        return found
+                self.reader.add(self.rows, self.number, 0, event)
+        return self.reader.read(self.rows, self.number + 1)
 
     def _array(self, value: bytes) -> None:
         try:
             items = _items(value)
         except ValueError as error:
+            self.reader.undo(self.rows)
             self._reject(_Fault("not_json", "", f"not a JSON array: {error}"[:512]), -1, value)
             return
         if len(items) > self.limits.max_events_per_record:
+            self.reader.undo(self.rows)
             self._reject(_Fault("too_large", "", f"{len(items)} events: a record may have "
                                 f"{self.limits.max_events_per_record}"), -1, value)
             return
-        for position, item in enumerate(items):
-            self._event(item, position, position)
+        position, resumable = self.reader.left(self.rows)
+        while position < len(items):
+            event = self._judged(items[position], position)
+            if event is not None and resumable and self.reader.learn(event):
+                at, resumable = self._resume(len(items), after=False)
+                if at > position:
+                    position = at
+                    continue
+            if event is not None:
+                self.reader.add(self.rows, self.number, position, event)
+            position += 1
+            if resumable and position < len(items):
+                position, resumable = self._resume(len(items), after=True)
         self._reject_rest()
 
-    def _event(self, value: bytes, position: int, shown: int) -> None:
+    def _resume(self, most: int, after: bool) -> tuple[int, bool]:
+        """Let the compiled reader go on in the array; which event it left then, and whether it can go on there."""
+        if self.reader.resume(self.rows, self.number, after):
+            return most, False
+        return self.reader.left(self.rows)
+
+    def _judged(self, value: bytes, shown: int) -> TelemetryEvent | None:
+        """The event, if the contract accepts it. `shown`: its number in the record's array, -1 if it is not in one."""
         try:
             if shown >= 0 and not value.startswith(b"{"):   # quickly: there may be many thousands in an array
                 raise _Fault(*_NO_OBJECT)
@@ -207,8 +237,8 @@ class _Slow:
                 self._reject(fault, shown, value)
             else:
                 self.rest.append((fault, shown, value))
-        else:
-            self.reader.add(self.rows, self.number, position, event)
+            return None
+        return event
 
     def _in_time(self, event: TelemetryEvent) -> None:
         limits, at = self.limits, self.from_log.timestamp

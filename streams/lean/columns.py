@@ -19,8 +19,10 @@ IntArray = NDArray[np.int64]
 #: Fields with a number of their own, the same in every decoder.
 LATENCY_FIELD, CONFIDENCE_FIELD, PREDICTION_FIELD = range(3)
 
-#: What `Out.cursor` counts.
-ROWS, VALUES, LOCAL_SERIES, LOCAL_FIELDS, EVENT = range(5)
+#: What `Out.cursor` counts. Of a record that is left to others: which event of its array is the first (0: it is none),
+#: where that begins (-1: it is not known), and the rows and values that were there before the record.
+ROWS, VALUES, LOCAL_SERIES, LOCAL_FIELDS, EVENT, LEFT, LEFT_AT, ROWS_BEFORE, VALUES_BEFORE = range(9)
+CURSORS = 9
 #: What `Out.spans` holds of a row: begin and end of event_id and of trace_id in the buffer (-1: none).
 ID_BEGIN, ID_END, TRACE_BEGIN, TRACE_END = range(4)
 

@@ -1,4 +1,4 @@
-"""Telemetry events from JSON to columns, compiled: one pass over the bytes of a batch.
+"""A telemetry event from JSON to columns, compiled: one pass over its bytes.
 
 Every function takes where it reads and returns where it ended, or -1 where a record is left to the contract: text with
 escapes, letters outside ASCII (but in names that are known), names not seen before, numbers that need more than a
@@ -36,7 +36,6 @@ from streams.lean.columns import (
     PREDICTED,
     PREDICTION,
     PREDICTION_FIELD,
-    ROWS,
     SCHEMA_VERSION,
     SEGMENT,
     SEGMENT_COUNT,
@@ -45,7 +44,6 @@ from streams.lean.columns import (
     TRACE_ID,
     TS,
     UNKNOWN,
-    VALUES,
     VERSION,
     Event,
     Known,
@@ -56,12 +54,10 @@ from streams.lean.columns import (
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Table, find, same
 from streams.lean.tokens import (
     CLOSE,
-    CLOSE_ARRAY,
     COLON,
     COMMA,
     LETTER_N,
     OPEN,
-    OPEN_ARRAY,
     QUOTE,
     literal_null,
     scalar,
@@ -90,52 +86,6 @@ class Limits(NamedTuple):
     max_age_ms: int = 0
     max_ahead_ms: int = 10_000
     segment_keys: int = 0
-
-
-@bare
-def read(data: ByteArray, records: IntArray, stamps: IntArray, first: int, table: Table, known: Known, item: Event,
-         limits: Limits, out: Out) -> int:
-    """Read records (n, 2: begin, end) from `first` on; the number of the first that is left to others, n if none is."""
-    for at in range(first, len(records)):
-        rows, values = out.cursor[ROWS], out.cursor[VALUES]
-        if not record(data, records[at, 0], records[at, 1], at, stamps[at], table, known, item, limits, out):
-            out.cursor[ROWS], out.cursor[VALUES] = rows, values
-            return at
-    return len(records)
-
-
-@bare
-def record(data: ByteArray, begin: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
-           limits: Limits, out: Out) -> bool:
-    """Read one event, or an array of them; False if any of it is left to others."""
-    if begin < 0 or end - begin > limits.max_record_bytes:
-        return False
-    at = skip(data, begin, end)
-    if at < end and data[at] == OPEN_ARRAY:
-        at = array(data, at, end, row, stamp, table, known, item, limits, out)
-    else:
-        at = event(data, at, end, row, 0, stamp, table, known, item, limits, out)
-    return at >= 0 and skip(data, at, end) == end
-
-
-@bare
-def array(data: ByteArray, at: int, end: int, row: int, stamp: int, table: Table, known: Known, item: Event,
-          limits: Limits, out: Out) -> int:
-    """Read events between brackets."""
-    at = skip(data, at + 1, end)
-    if at < end and data[at] == CLOSE_ARRAY:
-        return at + 1
-    for position in range(limits.max_events_per_record):
-        at = event(data, at, end, row, position, stamp, table, known, item, limits, out)
-        if at < 0:
-            return -1
-        at = skip(data, at, end)
-        if at < end and data[at] == CLOSE_ARRAY:
-            return at + 1
-        if at >= end or data[at] != COMMA:
-            return -1
-        at = skip(data, at + 1, end)
-    return -1
 
 
 @inlined

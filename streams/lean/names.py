@@ -67,6 +67,19 @@ def find(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> in
 
 
 @bare
+def insert(table: Table, size: int, parent: int, data: ByteArray) -> int:
+    """The name with these bytes; if there is none it becomes number `size`, for which there must be room."""
+    slot = place(table, parent, data, 0, len(data))
+    if table.slots[slot] != NONE:
+        return table.slots[slot]
+    begin = table.begin[size]
+    for at in range(len(data)):
+        table.data[begin + at] = data[at]
+    table.begin[size + 1], table.parent[size], table.slots[slot] = begin + len(data), parent, size
+    return size
+
+
+@bare
 def fill(table: Table, size: int) -> None:
     """Put every name into its slot; the slots are free."""
     for name in range(size):
@@ -91,16 +104,9 @@ class Names:
     def add(self, parent: int, text: str) -> int:
         """The name with this text, added if it is new."""
         data = np.frombuffer(text.encode(), np.uint8)
-        slot = place(self.table, parent, data, 0, len(data))
-        if self.table.slots[slot] != NONE:
-            return int(self.table.slots[slot])
         self._make_room(len(data))
-        table, name = self.table, self.size
-        begin = int(table.begin[name])
-        table.data[begin:begin + len(data)] = data
-        table.begin[name + 1], table.parent[name] = begin + len(data), parent
-        self.size += 1
-        self.table.slots[place(self.table, parent, data, 0, len(data))] = name
+        name: int = insert(self.table, self.size, parent, data)
+        self.size += name == self.size
         return name
 
     def _make_room(self, more: int) -> None:

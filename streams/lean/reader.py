@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.base import MAX_FEATURES
 from schemas.telemetry import TelemetryEvent
-from streams.lean import columns, events
+from streams.lean import columns, decoding
 from streams.lean.columns import Known, Out
 from streams.lean.events import Limits
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Names
@@ -71,7 +71,7 @@ class Reader:
         self._limits = limits._replace(segment_keys=len(segment_keys))
         self._segment_keys = frozenset(segment_keys)
         self._item = columns.new_event()
-        self._used: NDArray[np.int64] = np.zeros(5, np.int64)
+        self._used: NDArray[np.int64] = np.zeros(columns.CURSORS, np.int64)
         self._known: Known = _unknown(0)
         self._forget()
 
@@ -88,10 +88,37 @@ class Reader:
 
     def read(self, rows: Rows, first: int) -> int:
         """Read records from `first` on; the number of the first that is left to the contract."""
-        records = rows.records
-        found: int = events.read(records.buffer, records.value, records.timestamp, first, self._names.table,
-                                 self._known, self._item, self._limits, rows.out)
+        block = rows.records
+        found: int = decoding.read(block.buffer, block.value, block.timestamp, first, self._names.table, self._known,
+                                   self._item, self._limits, rows.out)
         return found
+
+    def left(self, rows: Rows) -> tuple[int, bool]:
+        """Of the record that `read` or `resume` left: which event of its array, and whether `resume` can go on there.
+        """
+        return int(rows.out.cursor[columns.LEFT]), bool(rows.out.cursor[columns.LEFT_AT] >= 0)
+
+    def resume(self, rows: Rows, record: int, after: bool) -> bool:
+        """Go on in an array that is known to be one, at the event that was left or `after` it; True at its end."""
+        block = rows.records
+        found: bool = decoding.resume(block.buffer, block.value, block.timestamp, record, after, self._names.table,
+                                      self._known, self._item, self._limits, rows.out)
+        return found
+
+    def undo(self, rows: Rows) -> None:
+        """Drop what was read of the record that is left."""
+        cursor = rows.out.cursor
+        cursor[columns.ROWS], cursor[columns.VALUES] = cursor[columns.ROWS_BEFORE], cursor[columns.VALUES_BEFORE]
+
+    def learn(self, event: TelemetryEvent) -> bool:
+        """Know the series of an event that the contract has read, or if that is known its other names; True if some
+        are new: it may be read now."""
+        before = self._names.size
+        self._series_of(event)
+        if self._names.size == before:
+            self._learn(event, self._item)
+        self._fit()
+        return self._names.size > before
 
     def add(self, rows: Rows, record: int, position: int, event: TelemetryEvent) -> None:
         """Add an event that the contract has read, and know its names from now on."""
@@ -122,7 +149,7 @@ class Reader:
         self._field_numbers: dict[str, int] = {}
         self._numeric: dict[str, int] = {}              # numeric feature -> its field
         self._metrics: dict[str, int] = {}
-        self._used = np.zeros(5, np.int64)
+        self._used = np.zeros(columns.CURSORS, np.int64)
         self._known = _unknown(16)
         for name in ("latency_ms", "confidence", "prediction"):
             self._field(name)
@@ -217,7 +244,8 @@ class Rows:
         rows, values = size // _BYTES_AN_EVENT + len(records), size // _BYTES_A_VALUE + 1
         self.out = Out(np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int32),
                        np.empty(rows, np.bool_), np.zeros(rows + 1, np.int64), np.empty(values, np.int32),
-                       np.empty(values), np.empty(rows, np.int64), np.empty((rows, 4), np.int64), np.zeros(5, np.int64))
+                       np.empty(values), np.empty(rows, np.int64), np.empty((rows, 4), np.int64),
+                       np.zeros(columns.CURSORS, np.int64))
         self.event_ids: dict[int, str | None] = {}
         self.trace_ids: dict[int, str | None] = {}
 

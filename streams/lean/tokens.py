@@ -57,6 +57,27 @@ def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
 
 
 @bare
+def value_end(data: ByteArray, at: int, end: int) -> int:
+    """Past a value of JSON that is known to be whole."""
+    depth, within = 0, False
+    while at < end:
+        byte = data[at]
+        if within:
+            at += byte == BACKSLASH
+            within = byte != QUOTE
+        elif byte == QUOTE:
+            within = True
+        elif byte in (OPEN, OPEN_ARRAY):
+            depth += 1
+        elif depth and byte in (CLOSE, CLOSE_ARRAY):
+            depth -= 1
+        elif not depth and byte in (COMMA, CLOSE_ARRAY):
+            return at
+        at += 1
+    return end
+
+
+@bare
 def skip(data: ByteArray, at: int, end: int) -> int:
     """Past white space."""
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):

@@ -6,6 +6,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -215,6 +216,38 @@ def test_an_array_is_read_as_its_events_one_by_one(changes: list[tuple[str, Any]
     assert together.event_ids == list(apart.event_ids)
     for row in range(len(apart)):
         np.testing.assert_equal(values_of(together, row), values_of(apart, row))
+
+
+ITEM = st.builds(lambda spelling, model, name: spelling.replace(b'"churn"', model, 1).replace(b'"age"', name, 1),
+                 st.sampled_from(SPELLINGS), st.sampled_from([b'"a"', b'"b"', b'"c"', b'"\\u0064"']),
+                 st.sampled_from([b'"age"', b'"\\u0061ge"', b'"new"', b'"a[]{,"']))
+
+
+@settings(max_examples=500)
+@given(st.lists(ITEM, min_size=1, max_size=6), st.sampled_from([b",", b" , ", b"\n,\t"]),
+       st.none() | st.tuples(st.integers(0, 10**6), st.integers(0, 2), st.binary(max_size=2)))
+def test_an_array_with_new_names_is_read_as_its_events_one_by_one_whatever_else_is_in_it(
+        items: list[bytes], comma: bytes, change: tuple[int, int, bytes] | None) -> None:
+    value = b"[" + comma.join(items) + b"]"
+    if change is not None:
+        at = 1 + change[0] % (len(value) - 1)
+        value = value[:at] + change[2] + value[at + change[1]:]
+    limits = Limits(max_ahead_ms=0)
+    together = Decoder(limits)(RecordBatch("t", 0, [record(value), record(json.dumps(GOOD).encode(), 1)]))
+    try:
+        parts = [bytes(part) for part in msgspec.json.decode(value, type=list[msgspec.Raw])]
+    except msgspec.MsgspecError:
+        assert together.offset[-1] == 1
+        assert (together.position[:-1] >= 0).all()
+        assert len(together) == 1 or b"N" in value or b"I" in value     # not a number, or infinite: read all the same
+        return
+    apart = [Decoder(limits)(RecordBatch("t", 0, [record(part)])) for part in parts]
+    assert together.position.tolist() == [*(at for at, one in enumerate(apart) if len(one)), 0]
+    assert [refused.position for refused in together.rejected] == [at for at, one in enumerate(apart) if not len(one)]
+    for row, one in enumerate(one for one in apart if len(one)):
+        assert (together.keys[together.series[row]], together.ts_ms[row]) == (one.keys[0], one.ts_ms[0])
+        assert together.event_ids[row] == one.event_ids[0]
+        np.testing.assert_equal(values_of(together, row), values_of(one, 0))
 
 
 def test_what_was_read_before_leaves_no_trace_in_the_next_batch() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from streams import compiled as rules
-from streams.lean import events
+from streams.lean import decoding
 
 
 def test_a_kernel_s_stamp_covers_the_files_it_calls_into() -> None:
-    stamp = events.read._cache._cache_file._source_stamp
+    stamp = decoding.read._cache._cache_file._source_stamp
     assert stamp[0] == rules._shared()
-    assert stamp[1] == rules._room(rules.Path(events.__file__).parent)
+    assert stamp[1] == rules._room(rules.Path(decoding.__file__).parent)
 
 
 def test_a_changed_file_changes_the_stamp(monkeypatch) -> None:
