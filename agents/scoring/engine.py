@@ -48,6 +48,8 @@ class ScoringEngine:
         self.options = options
         self.codec = DetectorCodec(options)
         self.totals = Totals()
+        #: Rows that are kept only need no more than that; with a budget the pace is measured by all rows.
+        self._keeps = not options.alarm_budget
 
     def run(self, batch: TelemetryBatch, states: KeyedStates[DetectorState], topic: str) -> list[Anomaly]:
         """The batch's anomalies in log order. Rows that a key's fence includes are skipped."""
@@ -102,6 +104,8 @@ class ScoringEngine:
         """The anomalies among a key's rows, each with its row."""
         detector, truth, rows = state.detector, state.truth, inputs.rows(at)
         matrix = inputs.matrix(at, detector)
+        if self._keeps and type(detector) is HalfSpaceTrees and detector.keep(matrix):
+            return []
         if truth is not None and isinstance(detector, Ensemble):
             detector.trace = []
         scores, thresholds, pushes = self._advance(state, matrix, batch, rows)

@@ -36,7 +36,8 @@ class Inputs:
         self.order, bounds = columns.group(key_of_row, len(detectors))
         self.bounds: list[int] = bounds.tolist()
         wanted = np.array([is_input(name) for name in batch.fields], np.bool_)
-        for detector in detectors:
+        self._clocked = any(issubclass(kind, Clocked) for kind in set(map(type, detectors)))
+        for detector in detectors if self._clocked else ():
             if isinstance(detector, Clocked):
                 detector.column(TIME)
         layouts = _Layouts(detectors, batch.fields, wanted)
@@ -62,7 +63,7 @@ class Inputs:
         """A key's rows (n, k) in its detector's columns; a view."""
         found = self._flat[self._begin[at]:self._begin[at + 1]].reshape(self.bounds[at + 1] - self.bounds[at],
                                                                         self._width[at])
-        if isinstance(detector, Clocked):
+        if self._clocked and isinstance(detector, Clocked):
             found[:, detector.columns[TIME]] = self._ts_ms[self.rows(at)]
         return found
 

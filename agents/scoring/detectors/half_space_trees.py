@@ -104,12 +104,10 @@ class HalfSpaceTrees(ByName):
         contributions (n, k), of which only the rows of alarms are filled.
         """
         n = len(rows)
-        clamp(rows)
         scores, thresholds, contributions = np.zeros(n), np.ones(n), np.empty(rows.shape)
-        if not self.mass.shape[2] and int(self.counts[k.EPOCH_ROWS]) + n < self.window:     # the first rows: kept only
-            self.kept.append(rows.copy())
-            self.counts[k.EPOCH_ROWS] += n
+        if self.keep(rows):
             return scores, thresholds, contributions
+        clamp(rows)
         lefts, learn, totals = np.empty(n), np.empty(n, np.int32), np.zeros(n, np.int64)
         at = 0
         while at < n:
@@ -127,6 +125,15 @@ class HalfSpaceTrees(ByName):
                 self._audit()
             at = stop
         return scores, thresholds, contributions
+
+    def keep(self, rows: FloatArray) -> bool:
+        """Keep the first rows (n, k), which have no score and no alarm. False: `advance` has to take them."""
+        n = int(self.counts[k.EPOCH_ROWS]) + len(rows)
+        if self.mass.shape[2] or n >= self.window:
+            return False
+        self.kept.append(rows.copy())
+        self.counts[k.EPOCH_ROWS] = n
+        return True
 
     def added(self) -> None:
         new = self.features[self.guards.shape[1]:]
@@ -173,6 +180,7 @@ class HalfSpaceTrees(ByName):
     def _relearn(self) -> None:
         """New ranges and trees from the rows kept; they are also the first reference."""
         rows = self.kept_rows()
+        clamp(rows)
         self.kept = []
         usable = np.flatnonzero(~np.isnan(rows).all(axis=0))
         if not len(usable):
@@ -203,11 +211,14 @@ class HalfSpaceTrees(ByName):
     def kept_rows(self) -> FloatArray:
         """The rows kept, as one array of all columns: columns that appeared later are missing in earlier rows."""
         width = len(self.columns)
+        if len(self.kept) == 1 and self.kept[0].shape[1] == width:
+            return self.kept[0]
         rows = np.full((sum(len(part) for part in self.kept), width), np.nan)
         at = 0
         for part in self.kept:
             rows[at:at + len(part), :part.shape[1]] = part
             at += len(part)
+        self.kept = [rows] if at else []
         return rows
 
 

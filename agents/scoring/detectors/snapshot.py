@@ -47,8 +47,8 @@ def encode(detector: HalfSpaceTrees) -> bytes:
     optional = sorted(detector.optional)
     parts = [_HEAD.pack(MAGIC, detector.n_trees, detector.height, len(detector.columns), len(optional),
                         detector.window, detector.seed % 2**64, len(rows), grown, size),
-             detector.counts.astype("<i8").tobytes(), _texts((*detector.columns, *optional)),
-             detector.guards.astype("<f8").tobytes(), rows.astype("<f8").tobytes()]
+             detector.counts.astype("<i8", copy=False).tobytes(), _texts((*detector.columns, *optional)),
+             detector.guards.astype("<f8", copy=False).tobytes(), rows.astype("<f8", copy=False).tobytes()]
     if grown:
         parts.append(detector.mass[:, :, 2**detector.height - 1:].astype(f"<u{size}").tobytes())
     return b"".join(parts)
