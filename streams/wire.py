@@ -97,6 +97,11 @@ class Block(Sequence[WireRecord]):
         """The record with this offset, which must be here."""
         return self[int(np.searchsorted(self.offset, offset))]
 
+    def texts(self, spans: IntArray) -> list[bytes | None]:
+        """The bytes of all keys or values (n, 2): begin, end."""
+        data = memoryview(self.buffer)
+        return [None if begin < 0 else bytes(data[begin:end]) for begin, end in spans.tolist()]
+
     def _bytes(self, span: IntArray) -> bytes | None:
         return None if span[0] < 0 else self.buffer[span[0]:span[1]].tobytes()
 

@@ -1,5 +1,7 @@
 """A consumer group that copies some topics into one store: write; now and then, commit.
 
+Of windows, which are many, a fetch comes whole, so that one that is not wanted costs a look at its key.
+
 After a crash the last records are written again, and every write bears that. A store that is away is tried again for
 ever; a record that cannot be read, or that the store refuses for its content, is counted and passed over.
 """
@@ -9,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
@@ -25,7 +27,9 @@ from streams.messages import parser
 from streams.settings import Settings
 from streams.stores import metrics
 from streams.stores.postgres import REFUSED
-from streams.topics import TopicRow
+from streams.topics import LEVELS, METRICS, TopicRow
+from streams.transport.fetches import deliver_whole
+from streams.wire import Block
 
 logger = log.get(__name__)
 BATCH_RECORDS = 2_000
@@ -34,6 +38,8 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 CLOSE_SECONDS = 5.0
 #: Between two commits, and two looks at how far behind it is.
 SETTLE_S = 0.5
+#: Topics of windows.
+WHOLE = (METRICS, LEVELS)
 AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
 #: The settings are wrong: no waiting helps.
 FATAL = (asyncpg.ClientConfigurationError,)
@@ -70,8 +76,8 @@ class Sink:
         """Connect to the store; a writer for each topic row's name."""
         raise NotImplementedError
 
-    def wanted(self, topic: str, record: Any) -> bool:
-        """False for a record that need not be read; `topic` is the topic row's name."""
+    def wanted(self, topic: str, key: bytes | None) -> bool:
+        """False for a record with a key that tells that it need not be read; `topic` is the topic row's name."""
         return True
 
     async def close(self) -> None:
@@ -113,7 +119,7 @@ class Sink:
             while not stop.is_set():
                 found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=self.batch_records)
                 for tp, records in found.items():
-                    row, messages = self.rows[tp.topic], self._read(tp.topic, records)
+                    row, messages = self.rows[tp.topic], self._read(tp, records)
                     if messages:
                         await self._write(writers[row.name], row.name, messages, stop)
                 if time.monotonic() >= due:
@@ -131,11 +137,13 @@ class Sink:
         await self._retry(self.tend, stop)
 
     def _consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
             enable_auto_commit=False, auto_offset_reset=self.begins, fetch_max_wait_ms=self.fetch_wait_ms,
             session_timeout_ms=self.settings.session_timeout_ms,
             heartbeat_interval_ms=self.settings.session_timeout_ms // 3)
+        deliver_whole(consumer, frozenset(topic for topic, row in self.rows.items() if row in WHOLE))
+        return consumer
 
     async def _open(self) -> Mapping[str, Write]:
         try:
@@ -163,20 +171,31 @@ class Sink:
         for topic, records in lag.items():
             metrics.LAG.labels(self.name, topic).set(records)
 
-    def _read(self, topic: str, records: Sequence[Any]) -> list[BaseModel]:
-        row = self.rows[topic]
+    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> list[BaseModel]:
+        row = self.rows[tp.topic]
         parse, found = parser(row.schema), []
-        for record in records:
-            if record.value is None or not self.wanted(row.name, record):
-                continue
+        for offset, value in self._wanted(row.name, records):
             try:
-                found.append(parse(record.value))
+                found.append(parse(value))
             except ValueError as error:
                 metrics.BAD.labels(self.name, row.name).inc()
                 field, said = _fault(error)
-                logger.warning("record.skipped", sink=self.name, topic=topic, partition=record.partition,
-                               offset=record.offset, field=field, error=said)
+                logger.warning("record.skipped", sink=self.name, topic=tp.topic, partition=tp.partition,
+                               offset=offset, field=field, error=said)
         return found
+
+    def _wanted(self, topic: str, records: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
+        """(offset, value) of the records that are to be read."""
+        if not records or not isinstance(records[0], Block):
+            yield from ((record.offset, record.value) for record in records
+                        if record.value is not None and self.wanted(topic, record.key))
+            return
+        for block in records:
+            keys, values = block.texts(block.key), block.value.tolist()
+            data = memoryview(block.buffer)
+            for at, (key, (begin, end)) in enumerate(zip(keys, values, strict=True)):
+                if begin >= 0 and self.wanted(topic, key):
+                    yield int(block.offset[at]), bytes(data[begin:end])
 
     async def _write(self, write: Write, topic: str, messages: Sequence[BaseModel], stop: asyncio.Event) -> None:
         """Write messages; one that the store refuses for its content is found by halving, counted and passed over."""

@@ -144,9 +144,9 @@ class Exposition(Sink):
         sizes = settings.granularities_ms
         self._size = b"-%d-" % sizes[min(1, len(sizes) - 1)]
 
-    def wanted(self, topic: str, record: Any) -> bool:
+    def wanted(self, topic: str, key: bytes | None) -> bool:
         """Windows of the other granularities are told by their keys, and not read."""
-        return topic != METRICS.name or record.key is None or self._size in record.key[:64]
+        return topic != METRICS.name or key is None or self._size in key[:64]
 
     async def open(self) -> Mapping[str, Write]:
         def each(take: Callable[[Any], None]) -> Write:
