@@ -7,16 +7,19 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from support import Worker, until
 
 from infra.embedded.broker import TansuBroker
+from infra.kafka.server import KafkaServer
 from streams.kafka import create_topics
 from streams.settings import PREFIX, Settings
 from tests.bench.load import Item, publish
+
+Broker: TypeAlias = TansuBroker | KafkaServer
 
 WORKER_CORE, BROKER_CORE = 0, 1
 #: A look at a worker's page costs it a millisecond.
@@ -31,15 +34,17 @@ def machine() -> str:
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep a process on a core, where there are two."""
+    """Keep a process on a core, where there are two: all the threads that it has, and what they start."""
     if (os.cpu_count() or 1) > core:
-        os.sched_setaffinity(pid, {core})
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(ProcessLookupError):      # it has ended meanwhile
+                os.sched_setaffinity(int(thread), {core})
 
 
 @contextmanager
-def filled(load: Sequence[Item], folder: Path, **settings: Any) -> Iterator[TansuBroker]:
-    """A broker that holds the load in its topic of telemetry."""
-    with TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
+def filled(load: Sequence[Item], folder: Path, made: Broker | None = None, **settings: Any) -> Iterator[Broker]:
+    """A broker that holds the load in its topic of telemetry; the embedded one if none is `made`."""
+    with made or TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
         pin(broker.pid, BROKER_CORE)
         asyncio.run(_fill(Settings(kafka_url=broker.url, **settings), load))
         yield broker
@@ -51,7 +56,7 @@ async def _fill(settings: Settings, load: Sequence[Item]) -> None:
 
 
 @contextmanager
-def running(broker: TansuBroker, folder: Path, core: int = WORKER_CORE, **settings: object) -> Iterator[Worker]:
+def running(broker: Broker, folder: Path, core: int = WORKER_CORE, **settings: object) -> Iterator[Worker]:
     """A worker with everything on, pinned to a core."""
     log = folder / f"worker-{time.monotonic_ns()}.log"
     worker = Worker({f"{PREFIX}KAFKA_URL": broker.url, f"{PREFIX}LOG_LEVEL": "warning",
