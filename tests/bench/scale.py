@@ -1,7 +1,8 @@
 """How speed and memory follow the number of models, 10 to 10,000; events one a record, and 100 a record.
 
 Memory is what the worker holds at the end, less what it held before the first event, by model that was seen.
-What a model costs is its windows: so their number is told, and where an event's time goes by stage.
+What a model costs is its windows: so their number is told, where an event's time goes by stage, and the floor under
+it (`scale_floor`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.table import Table
 from support import until
 
 from tests.bench.load import batched, events
+from tests.bench.scale_floor import floor
 from tests.bench.world import Broker, filled, machine, rate, resident_bytes, running, stages
 
 MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
@@ -50,7 +52,7 @@ def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, Any
         figures = _one_by_one(broker, count, seen, empty, folder)
     with filled(list(batched(load, IN_A_RECORD)), folder) as broker, running(broker, folder) as worker:
         figures["batched_events_per_s"] = round(rate([worker], count))
-    return figures
+    return figures | {"floor_us": floor(load)}
 
 
 def _one_by_one(broker: Broker, count: int, seen: int, empty: int, folder: Path) -> dict[str, Any]:
@@ -68,12 +70,13 @@ def _one_by_one(broker: Broker, count: int, seen: int, empty: int, folder: Path)
 def _print(found: dict[str, dict[str, Any]]) -> None:
     table = Table(title=f"Scale; {machine()}")
     for column in ("models", "events/s", "events/s, 100 a record", "kB a model", "snapshot, MB", "snapshot, s",
-                   "events a window", "us a window"):
+                   "events a window", "us a window", "floor, events/s"):
         table.add_column(column, justify="right")
     for models, row in found.items():
         table.add_row(f"{int(models):,}", f"{row['events_per_s']:,}", f"{row['batched_events_per_s']:,}",
                       f"{row['bytes_per_model'] / 1e3:,.0f}", f"{row['snapshot_bytes'] / 1e6:,.1f}",
-                      f"{row['snapshot_seconds']:,.2f}", f"{row['events_a_window']:,}", f"{_of_windows_us(row):,.0f}")
+                      f"{row['snapshot_seconds']:,.2f}", f"{row['events_a_window']:,}", f"{_of_windows_us(row):,.0f}",
+                      f"{row['floor_us']['events_per_s']:,}")
     Console().print(table)
 
 
