@@ -25,7 +25,7 @@ from schemas.alerts import LifecycleEvent
 from schemas.rejected import Reason, RejectedRecord
 from schemas.telemetry import Feedback, TelemetryEvent
 from streams import wire
-from streams.lean import columns
+from streams.lean import columns, names
 from streams.lean.events import Limits
 from streams.lean.reader import Reader, Rows, SeriesKey, Texts
 from streams.records import Record, RecordBatch
@@ -140,8 +140,9 @@ class Decoder:
         wire.warm()
         event = {"event_id": "1", "ts": 1, "environment": "e", "model": "m", "version": "1", "prediction": "a",
                  "features": {"a": 1.5}, "metrics": {"b": 1}}
-        batch = RecordBatch("", 0, [WireRecord(at, 0, None, msgspec.json.encode(event)) for at in range(2)])
-        Decoder(self.limits)(batch)
+        values = map(msgspec.json.encode, (event, event, [event, event | {"model": "n"}]))
+        Decoder(self.limits)(RecordBatch("", 0, [WireRecord(at, 0, None, value) for at, value in enumerate(values)]))
+        names.Names().spread()
 
     def _finish(self, batch: RecordBatch, rows: Rows, rejected: list[RejectedRecord]) -> TelemetryBatch:
         out, records = rows.out, batch.columns

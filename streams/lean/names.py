@@ -120,9 +120,10 @@ class Names:
             table.meaning[size:] = NONE
         self.table = table
         if 4 * size > len(table.slots):
-            self._spread()
+            self.spread()
 
-    def _spread(self) -> None:
+    def spread(self) -> None:
+        """Four times as many slots."""
         self.table = self.table._replace(slots=np.full(4 * len(self.table.slots), NONE))
         fill(self.table, self.size)
 

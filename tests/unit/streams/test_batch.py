@@ -3,6 +3,8 @@
 import base64
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -248,6 +250,33 @@ def test_an_array_with_new_names_is_read_as_its_events_one_by_one_whatever_else_
         assert (together.keys[together.series[row]], together.ts_ms[row]) == (one.keys[0], one.ts_ms[0])
         assert together.event_ids[row] == one.event_ids[0]
         np.testing.assert_equal(values_of(together, row), values_of(one, 0))
+
+
+WARM = """
+import json, sys
+sys.path[:0] = {path!r}
+from streams.batch import Decoder
+from streams.lean import columns, decoding, events, names, number, tokens
+from streams.records import RecordBatch
+from streams.wire import WireRecord
+rooms = [vars(room) for room in (columns, decoding, events, names, number, tokens)]
+kernels = [found for room in rooms for found in room.values() if hasattr(found, "signatures")]
+decoder = Decoder()
+decoder.warm()
+before = [len(kernel.signatures) for kernel in kernels]
+assert len(kernels) > 5 and sum(before) > 3, before
+good = [json.loads({good!r}) | {{"model": str(number), "component": "c", "features": {{str(number): "b"}}}}
+        for number in range(900)]
+values = [*map(json.dumps, good[:500]), json.dumps(good), "[1, 2]", "[{{}}", ""]
+decoder(RecordBatch("t", 0, [WireRecord(at, 1, b"", value.encode()) for at, value in enumerate(values)]))
+assert [len(kernel.signatures) for kernel in kernels] == before, "compiled while events waited"
+"""
+
+
+def test_nothing_is_compiled_after_the_warm_up() -> None:
+    done = subprocess.run([sys.executable, "-c", WARM.format(path=sys.path, good=json.dumps(GOOD))],
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_was_read_before_leaves_no_trace_in_the_next_batch() -> None:
