@@ -114,6 +114,7 @@ class Pipeline:
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.decode_lifecycle = partial(decode_lifecycle, limits=limits)
         self.assigned = False
+        self._producing = metrics.Shared("produce")
         self._readers: Counter[str] = Counter()
         self._done: dict[tuple[str, TP], int] = {}          # the last offset that each agent is through with
         self.timer(self._checkpoint_ms, self.checkpointer.checkpoint, "checkpoint")
@@ -219,7 +220,7 @@ class Pipeline:
             decoding = self.decode.seconds
             with metrics.stage(name, lambda: self.decode.seconds - decoding):
                 await handle(batch, partition)
-            with metrics.stage("produce"):
+            with self._producing:
                 await self.outbox.room()
         except asyncio.CancelledError:
             raise

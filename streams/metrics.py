@@ -52,6 +52,25 @@ PARTITIONS = Gauge("streamgauge_partitions", "Partitions that this worker owns")
 REBALANCES = Counter("streamgauge_rebalances", "Times that partitions were given up")
 
 
+class Shared:
+    """A stage that several tasks may wait in at once: the time in which any of them does is told, once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inside = 0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        if not self._inside:
+            self._since = time.perf_counter()
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            STAGE_SECONDS.labels(self._name).observe(time.perf_counter() - self._since)
+
+
 @contextmanager
 def stage(name: str, without: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
     """Time a stage of a batch, less the seconds of another stage within it."""
