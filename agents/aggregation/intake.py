@@ -100,7 +100,7 @@ class Intake:
         rows, spans = bases.tolist(), zip(first.tolist(), end.tolist(), strict=True)
         for at, (item, (low, high)) in enumerate(zip(found, spans, strict=True)):
             item.table = table[rows[at]:rows[at + 1]].copy()
-            item.sketches.add(keys[low:high].copy())
+            item.sketches.add(keys[low:high])
         if many or left.any():
             self._sample(weighed[:many], left, rows, found)
 

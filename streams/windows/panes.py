@@ -12,6 +12,7 @@ Arrays are little-endian.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from streams.batch import SeriesKey
 from streams.windows import summary
-from streams.windows.grouping import chunks
+from streams.windows.grouping import chunks, edges
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
 from streams.windows.sketches import Sketches
@@ -211,15 +212,7 @@ class Pane:
 
     def encode(self) -> bytes:
         """The pane as bytes; see the module's docstring."""
-        keys, counts = self.sketches.arrays()
-        steps = keys.astype("<i4")
-        steps[1:] -= keys[:-1]
-        left = () if self.left is None else (self.left.astype("<i8").tobytes(),)
-        return msgspec.msgpack.encode((
-            SAMPLED_FORMAT if left else FORMAT, self.count, self.errors, self.ignored, self.revision, self.emitted,
-            self.late_ms, self.layout.names,
-            self.table.astype("<f8", copy=False).tobytes(), steps.tobytes(),
-            counts.astype("<i8" if counts.max(initial=0) > _MAX_INT32 else "<i4", copy=False).tobytes(), *left))
+        return encoded([self])[0]
 
     @staticmethod
     def decode(data: bytes, layouts: Layouts) -> Pane:
@@ -252,6 +245,44 @@ class Pane:
         except (msgspec.MsgspecError, TypeError, LookupError, ValueError) as error:
             raise PaneFormatError(f"pane is damaged: {error}") from None
         return pane
+
+
+def encoded(panes: Sequence[Pane]) -> list[bytes]:
+    """The panes as bytes; see the module's docstring."""
+    if not panes:
+        return []
+    Sketches.settle([pane.sketches for pane in panes])
+    sketches = [pane.sketches.arrays() for pane in panes]
+    keys, counts = (np.concatenate(parts) for parts in zip(*sketches, strict=True))
+    wide = bool(counts.max(initial=0) > _MAX_INT32)
+    if wide and len(panes) > 1:
+        return [encoded([pane])[0] for pane in panes]
+    ends = edges([len(part) for part, _ in sketches])
+    steps, first = np.diff(keys, prepend=np.int32(0)), ends[:-1][ends[:-1] < ends[1:]]
+    steps[first] = keys[first]
+    table, step, count = _Cut(np.concatenate([pane.table for pane in panes]), "<f8"), _Cut(steps, "<i4"), _Cut(
+        counts, "<i8" if wide else "<i4")
+    row, found = 0, list[bytes]()
+    for pane, (low, high) in zip(panes, itertools.pairwise(ends.tolist()), strict=True):
+        left = () if pane.left is None else (pane.left.astype("<i8").tobytes(),)
+        found.append(msgspec.msgpack.encode((
+            SAMPLED_FORMAT if left else FORMAT, pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted,
+            pane.late_ms, pane.layout.names,
+            table(row, row + len(pane.table)), step(low, high), count(low, high), *left)))
+        row += len(pane.table)
+    return found
+
+
+class _Cut:
+    """Rows of an array as bytes."""
+
+    def __init__(self, of: NDArray[Any], kind: str) -> None:
+        array = np.ascontiguousarray(of, kind)
+        self._bytes = array.reshape(-1).view(np.uint8).data
+        self._size = array.itemsize * math.prod(array.shape[1:])
+
+    def __call__(self, low: int, high: int) -> memoryview:
+        return self._bytes[low * self._size:high * self._size]
 
 
 def _rows_of(parts: Sequence[Pane]) -> int:

@@ -113,6 +113,13 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
     """Two sketches as one; both with ascending keys. A key that comes twice in `more` has its counts added."""
     out = np.empty(len(keys) + len(more), np.int32)
     sums = np.empty(len(out), np.int64)
+    size = merge_into(keys, counts, more, their, out, sums)
+    return out[:size].copy(), sums[:size].copy()
+
+
+@compiled
+def merge_into(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray, out: KeyArray, sums: IntArray) -> int:
+    """The same, written to the beginning of two arrays with room for all keys; how many."""
     a, b, size = 0, 0, 0
     while a < len(keys) or b < len(more):
         if b == len(more) or (a < len(keys) and keys[a] <= more[b]):
@@ -126,7 +133,7 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
         else:
             out[size], sums[size] = key, count
             size += 1
-    return out[:size].copy(), sums[:size].copy()
+    return size
 
 
 @compiled

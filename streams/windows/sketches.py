@@ -38,7 +38,7 @@ class Sketches:
         self._waits = 0
 
     def add(self, keys: KeyArray) -> None:
-        """Add values by their keys, in any order; keeps the array."""
+        """Add values by their keys, in any order; keeps the array until they are counted."""
         if len(keys):
             self._waiting.append(keys)
             self._waits += len(keys)
@@ -87,11 +87,15 @@ class Sketches:
     def settle(many: Sequence[Sketches]) -> None:
         """Count what waits in all of them at once; their `arrays` are at hand afterwards."""
         for few, _ in chunks([one for one in many if one._waits], lambda one: one._waits, _TOGETHER):
-            first = edges([one._waits for one in few])
-            found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]), first)
-            for one, part in zip(few, _split(*found), strict=True):
+            found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]),
+                                 edges([one._waits for one in few]))
+            if any(len(one._keys) for one in few):
+                found = merged_each(*found, edges([len(one._keys) for one in few]),
+                                    np.concatenate([one._keys for one in few]),
+                                    np.concatenate([one._counts for one in few]))
+            for one, (keys, counts) in zip(few, _split(*found), strict=True):
                 one._waiting, one._waits = [], 0
-                one._take(*part)
+                one._keys, one._counts = sketch.bounded(keys, counts)
 
     @staticmethod
     def summed(groups: Sequence[Sequence[Sketches]], slots: Sequence[int]) -> list[Sketches]:
@@ -140,6 +144,20 @@ def counted_each(keys: KeyArray, first: IntArray) -> tuple[KeyArray, IntArray, I
 
 
 @compiled
+def merged_each(more: KeyArray, their: IntArray, ends: IntArray, first: IntArray, keys: KeyArray, counts: IntArray
+                ) -> tuple[KeyArray, IntArray, IntArray]:
+    """The same of such sketches and of others, keys[first[i]:first[i + 1]] with their counts, as `merged`."""
+    found, sums = np.empty(ends[-1] + len(keys), np.int32), np.empty(ends[-1] + len(keys), np.int64)
+    edge, size, low = np.empty(len(ends), np.int64), 0, 0
+    for at in range(len(ends)):
+        span = slice(first[at], first[at + 1])
+        size += sketch.merge_into(keys[span], counts[span], more[low:ends[at]], their[low:ends[at]], found[size:],
+                                  sums[size:])
+        low, edge[at] = ends[at], size
+    return found, sums, edge
+
+
+@compiled
 def summed_each(keys: KeyArray, counts: IntArray, first: IntArray, slots: IntArray
                 ) -> tuple[KeyArray, IntArray, IntArray]:
     """The same of keys that come as often as is said, as `summed`; slots (n,)."""
@@ -160,5 +178,7 @@ def warm() -> None:
     one.weigh(np.zeros(1, np.int32), np.ones(1, np.int64), 1)
     sketch.outgrown(np.zeros(1, np.int32))
     other = Sketches()
+    other.add(np.zeros(1, np.int32))
+    Sketches.settle([other])
     other.add(np.zeros(1, np.int32))
     Sketches.summed([[one, other]], [1])

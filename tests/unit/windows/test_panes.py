@@ -8,6 +8,7 @@ from streams.windows import summary
 from streams.windows.layout import OTHER, SLOTS, Layouts
 from streams.windows.panes import Grid, Pane, PaneFormatError, PaneKey, texts
 from streams.windows.sketch import CODE_BITS, SPAN, bucket
+from streams.windows.sketches import Sketches
 
 SERIES = SeriesKey("prod", "m", "1", "model")
 GRID = Grid((1_000, 10_000, 60_000))
@@ -127,8 +128,7 @@ def test_a_pane_of_a_later_format_is_refused_by_name() -> None:
 
 def test_a_pane_with_fewer_counts_than_buckets_is_refused() -> None:
     layouts, found = Layouts(), pane(Layouts())
-    found.sketches._keys, found.sketches._counts = np.arange(3, dtype=np.int32), np.ones(2, np.int64)
-    found.sketches._waiting = []
+    found.sketches = Sketches(np.arange(3, dtype=np.int32), np.ones(2, np.int64))
     with pytest.raises(PaneFormatError, match="damaged"):
         Pane.decode(found.encode(), layouts)
 
