@@ -8,13 +8,14 @@ of models with features of their own cost what they have.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.aggregation.calendar import Calendar, Planned
 from agents.aggregation.cutting import panes_of
-from agents.aggregation.state import State, States, pane
+from agents.aggregation.state import State, States, panes
 from streams.batch import TelemetryBatch
 from streams.state.keyed import Entry
 from streams.windows import grouping, sampling, summary
@@ -24,13 +25,14 @@ from streams.windows.panes import Pane, PaneKey
 IntArray = NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class Touched:
-    """A pane that took in events, and the first row of the batch that it took in."""
+class Touched(NamedTuple):
+    """A pane that took in events, what is planned of it (None: it is new), and the first row that it took in."""
 
     key: PaneKey
+    planned: Planned | None
     entry: Entry[State]
-    row: int = -1
+    pane: Pane
+    row: int
 
 
 class Intake:
@@ -46,31 +48,35 @@ class Intake:
         self._most = most
 
     def add(self, batch: TelemetryBatch, leave_out: NDArray[np.bool_], states: States, topic: str,
-            fences: dict[str, int]) -> list[Touched]:
+            fences: dict[str, int], calendar: Calendar) -> list[Touched]:
         """Add rows, but those left out (n,) and those that a pane's fence includes.
 
         `fences`: of panes as they were before the batch, kept here where a batch is added in parts.
         """
         pane_of_row, keys = panes_of(batch, self._size_ms, leave_out)
-        found = [Touched(key, states.entry(key.text())) for key in keys]
-        includes = np.array([fences.setdefault(item.entry.key, item.entry.fence.get(topic, -1)) for item in found],
-                            np.int64)
+        planned = calendar.find(keys)
+        texts = [key.text() if known is None else known.text for key, known in zip(keys, planned, strict=True)]
+        entries = states.entries(texts)
+        found = panes(entries)
+        includes = np.array([fences.setdefault(text, entry.fence.get(topic, -1))
+                             for text, entry in zip(texts, entries, strict=True)], np.int64)
         if len(found) and batch.offset[0] <= includes.max():
             pane_of_row[batch.offset <= includes[pane_of_row]] = -1
         used = pane_of_row >= 0
         counts = np.bincount(pane_of_row[used], minlength=len(found)).tolist()
-        errors = np.bincount(pane_of_row[used & batch.error], minlength=len(found)).tolist()
-        for item, count, failed in zip(found, counts, errors, strict=True):
-            pane(item.entry).count += count
-            pane(item.entry).errors += failed
-        self._add_values(batch, pane_of_row, [pane(item.entry) for item in found])
-        touched = [item for item, count in zip(found, counts, strict=True) if count]
-        first = np.empty(len(found), np.int64)
+        failed = batch.error & used
+        errors = np.bincount(pane_of_row[failed], minlength=len(found)).tolist() if failed.any() else None
+        for item, count in zip(found, counts, strict=True):
+            item.count += count
+        if errors is not None:
+            for item, count in zip(found, errors, strict=True):
+                item.errors += count
+        self._add_values(batch, pane_of_row, found)
+        first = np.full(len(found), -1, np.int64)
         first[pane_of_row[used][::-1]] = np.flatnonzero(used)[::-1]
-        for item, row, count in zip(found, first.tolist(), counts, strict=True):
-            item.row = row if count else -1
-        for item in touched:
-            states.touch(item.entry, topic, batch.last_offset)
+        touched = [Touched(*item) for item in zip(keys, planned, entries, found, first.tolist(), strict=True)
+                   if item[-1] >= 0]
+        states.touch_all([item.entry for item in touched], topic, batch.last_offset)
         return touched
 
     def _add_values(self, batch: TelemetryBatch, pane_of_row: IntArray, found: list[Pane]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -58,3 +58,10 @@ def meta(entry: Entry[State]) -> Meta:
     """The state in META's entry."""
     assert isinstance(entry.state, Meta)
     return entry.state
+
+
+def panes(entries: Sequence[Entry[State]]) -> list[Pane]:
+    """The panes in entries of which none is META's."""
+    found = [entry.state for entry in entries]
+    assert not found or isinstance(found[0], Pane)
+    return cast(list[Pane], found)

@@ -101,6 +101,22 @@ class KeyedStates(Generic[S]):
         self.dirty.add(entry.key)
         self.dropped.discard(entry.key)
 
+    def entries(self, keys: Sequence[str]) -> list[Entry[S]]:
+        """The same as `entry` of each."""
+        found = list(map(self.live.get, keys))
+        return [entry or self.entry(key) for entry, key in zip(found, keys, strict=True)]
+
+    def touch_all(self, entries: Sequence[Entry[S]], topic: str | None = None, offset: int = -1) -> None:
+        """The same as `touch` of each."""
+        live, keys = self.live, [entry.key for entry in entries]
+        for key, entry in zip(keys, entries, strict=True):
+            if topic is not None and offset > entry.fence.get(topic, -1):
+                entry.fence[topic] = offset
+            live.pop(key, None)
+            live[key] = entry
+        self.dirty.update(keys)
+        self.dropped.difference_update(keys)
+
     def drop(self, key: str) -> None:
         """Forget a key; its snapshot goes with the next checkpoint."""
         self.live.pop(key, None)

@@ -80,12 +80,6 @@ class PaneKey(NamedTuple):
         return PaneKey(SeriesKey(environment, model, version, component), _FAR_MS - int(size), int(start))
 
 
-def texts(series: SeriesKey, size_ms: int, starts_ms: Sequence[int]) -> list[str]:
-    """The keys of several panes' rows, as `PaneKey.text`."""
-    head = _head(series, size_ms)
-    return [f"{head}{start}" for start in starts_ms]
-
-
 @lru_cache(maxsize=65_536)
 def _head(series: SeriesKey, size_ms: int) -> str:
     """The text of a pane's key up to its start."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from streams.batch import SeriesKey
 from streams.windows import summary
 from streams.windows.layout import OTHER, SLOTS, Layouts
-from streams.windows.panes import Grid, Pane, PaneFormatError, PaneKey, texts
+from streams.windows.panes import Grid, Pane, PaneFormatError, PaneKey
 from streams.windows.sketch import CODE_BITS, SPAN, bucket
 from streams.windows.sketches import Sketches
 
@@ -216,8 +216,3 @@ def test_panes_rolled_up_at_once_are_those_merged_one_after_the_other(names: tup
         whole.merge(part, layouts)
     assert Pane.rolled([parts], layouts)[0].encode() == whole.encode()
     assert parts[0].encode() == Pane.rolled([parts[:1]], layouts)[0].encode(), "of one part it is that part"
-
-
-def test_the_keys_of_several_rows_are_those_of_each() -> None:
-    series = SeriesKey("prod", "m", "1", "c")
-    assert texts(series, 1_000, [0, 5_000]) == [PaneKey(series, 1_000, start).text() for start in (0, 5_000)]
