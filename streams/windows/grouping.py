@@ -139,3 +139,12 @@ def chunks(items: Sequence[T], size: Callable[[T], int], most: int) -> Iterator[
             chunk, total = [], 0
     if chunk:
         yield chunk, total
+
+
+def spans(sizes: IntArray, most: int) -> Iterator[tuple[int, int]]:
+    """The same of things by their sizes (n,): from where to where."""
+    ends, low, before = np.cumsum(sizes), 0, 0
+    while low < len(sizes):
+        high = min(len(sizes), int(np.searchsorted(ends, before + most, side="right")) + 1)
+        yield low, high
+        low, before = high, int(ends[high - 1])

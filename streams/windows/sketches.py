@@ -37,6 +37,11 @@ class Sketches:
         self._waiting: list[KeyArray] = []
         self._waits = 0
 
+    @property
+    def buckets(self) -> int:
+        """Of all fields."""
+        return len(self.arrays()[0])
+
     def add(self, keys: KeyArray) -> None:
         """Add values by their keys, in any order; keeps the array until they are counted."""
         if len(keys):
