@@ -75,9 +75,12 @@ class AggregationEngine(Generic[W]):
         keys, buckets = np.zeros(1, np.int64), np.zeros(1, np.int32)
         grouping.distinct(keys)
         grouping.by_group(keys, 1)
+        grouping.alike(keys, np.array([0, 1]), keys)
+        grouping.spread(keys, np.array([0, 1]), np.array([0, 1]))
         grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy(), sampling.NEVER,
                            np.zeros((1, 3), np.int64), keys.copy())
+        summary.widened(summary.empty_rows(1), keys + 1, np.array([0, 1]))
         sketches.warm()
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
         summary.rolled_rows(summary.empty_rows(1), keys + 1, keys + 1)

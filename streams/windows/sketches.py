@@ -50,6 +50,16 @@ class Sketches:
             if self._waits >= _MAX_WAITING:
                 self.arrays()
 
+    @staticmethod
+    def add_each(many: Sequence[Sketches], keys: KeyArray, low: Sequence[int], high: Sequence[int]) -> None:
+        """Add keys[low[i]:high[i]] to each; keeps the array until they are counted."""
+        for one, first, end in zip(many, low, high, strict=True):
+            if first < end:
+                one._waiting.append(keys[first:end])
+                one._waits += end - first
+                if one._waits >= _MAX_WAITING:
+                    one.arrays()
+
     def weigh(self, keys: KeyArray, counts: IntArray, slots: int) -> None:
         """Add values of so many slots by their keys, in any order, each as often as is said."""
         self._take(*sketch.summed(keys, counts, slots))
