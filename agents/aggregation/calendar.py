@@ -25,12 +25,6 @@ class Planned:
         self.closes_ms = closes_ms
         self.parts: dict[int, Planned] | None = None
 
-    @property
-    def closed_parent(self) -> Planned | None:
-        """The parent, if it has closed."""
-        parent = self.parent
-        return None if parent is None or parent.closes_ms is not None else parent
-
     def part_texts(self) -> list[str]:
         """The rows' keys of the finer panes that it is made of, in time order."""
         parts = self.parts or {}

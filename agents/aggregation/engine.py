@@ -100,7 +100,7 @@ class AggregationEngine(Generic[W]):
         late = watermark.too_late(rest.ts_ms, over_ms, options.judged_ms or self.grid.finest_ms, options.grace_ms)
         edges = [0, *cutting.cuts(rest, late, over_ms, self.grid, self._closes_ms(calendar)), len(rest)]
         windows = self._let_go(states, int(over_ms[-1]))
-        fences: dict[str, int] = {}
+        fences: dict[str, int] | None = {} if len(edges) > 2 else None
         for low, high in itertools.pairwise(edges):
             part = rest.part(low, high)
             touched = self.intake.add(part, late[low:high], states, topic, fences, calendar)
@@ -181,8 +181,8 @@ class AggregationEngine(Generic[W]):
                 found.revision += found.emitted
                 found.emitted = True
                 closed.append(((due[one], one.end_ms, size), (one.key, found)))
-                parent = one.closed_parent
-                if parent is not None and parent not in due:
+                parent = one.parent
+                if parent is not None and parent.closes_ms is None and parent not in due:
                     due[parent] = parent.end_ms
                     by_size[parent.key.size_ms].append(parent)
             states.touch_all(entries)

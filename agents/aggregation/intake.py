@@ -57,18 +57,20 @@ class Intake:
         self._most = most
 
     def add(self, batch: TelemetryBatch, leave_out: NDArray[np.bool_], states: States, topic: str,
-            fences: dict[str, int], calendar: Calendar) -> list[Touched]:
+            fences: dict[str, int] | None, calendar: Calendar) -> list[Touched]:
         """Add rows, but those left out (n,) and those that a pane's fence includes.
 
-        `fences`: of panes as they were before the batch, kept here where a batch is added in parts.
+        `fences`: of panes as they were before the batch, kept here where a batch is added in parts; None: it is not.
         """
         pane_of_row, keys = panes_of(batch, self._size_ms, leave_out)
         planned = calendar.find(keys)
         texts = [key.text() if known is None else known.text for key, known in zip(keys, planned, strict=True)]
         entries = states.entries(texts)
         found = panes(entries)
-        includes = np.array([fences.setdefault(text, entry.fence.get(topic, -1))
-                             for text, entry in zip(texts, entries, strict=True)], np.int64)
+        had = [entry.fence.get(topic, -1) for entry in entries]
+        if fences is not None:
+            had = list(map(fences.setdefault, texts, had))
+        includes = np.array(had, np.int64)
         if len(found) and batch.offset[0] <= includes.max():
             pane_of_row[batch.offset <= includes[pane_of_row]] = -1
         used = pane_of_row >= 0

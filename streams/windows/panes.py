@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from streams.batch import SeriesKey
 from streams.windows import summary
-from streams.windows.grouping import chunks, edges
+from streams.windows.grouping import chunks
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
 from streams.windows.sketches import Sketches
@@ -245,13 +245,10 @@ def encoded(panes: Sequence[Pane]) -> list[bytes]:
     """The panes as bytes; see the module's docstring."""
     if not panes:
         return []
-    Sketches.settle([pane.sketches for pane in panes])
-    sketches = [pane.sketches.arrays() for pane in panes]
-    keys, counts = (np.concatenate(parts) for parts in zip(*sketches, strict=True))
+    ends, keys, counts = Sketches.columns([pane.sketches for pane in panes])
     wide = bool(counts.max(initial=0) > _MAX_INT32)
     if wide and len(panes) > 1:
         return [encoded([pane])[0] for pane in panes]
-    ends = edges([len(part) for part, _ in sketches])
     steps, first = np.diff(keys, prepend=np.int32(0)), ends[:-1][ends[:-1] < ends[1:]]
     steps[first] = keys[first]
     table, step, count = _Cut(np.concatenate([pane.table for pane in panes]), "<f8"), _Cut(steps, "<i4"), _Cut(

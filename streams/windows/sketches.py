@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,11 +37,6 @@ class Sketches:
         self._counts = _NO_COUNTS if counts is None else counts
         self._waiting: list[KeyArray] = []
         self._waits = 0
-
-    @property
-    def buckets(self) -> int:
-        """Of all fields."""
-        return len(self.arrays()[0])
 
     def add(self, keys: KeyArray) -> None:
         """Add values by their keys, in any order; keeps the array until they are counted."""
@@ -101,7 +97,8 @@ class Sketches:
     @staticmethod
     def settle(many: Sequence[Sketches]) -> None:
         """Count what waits in all of them at once; their `arrays` are at hand afterwards."""
-        for few, _ in chunks([one for one in many if one._waits], lambda one: one._waits, _TOGETHER):
+        waiting = [one for one in many if one._waits]
+        for few, _ in chunks(waiting, _waits, _TOGETHER) if waiting else ():
             found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]),
                                  edges([one._waits for one in few]))
             if any(len(one._keys) for one in few):
@@ -113,6 +110,19 @@ class Sketches:
                 one._keys, one._counts = sketch.bounded(keys, counts)
 
     @staticmethod
+    def sizes(many: Sequence[Sketches]) -> IntArray:
+        """(n,) how many buckets each has."""
+        Sketches.settle(many)
+        return np.array([len(one._keys) for one in many], np.int64)
+
+    @staticmethod
+    def columns(many: Sequence[Sketches]) -> tuple[IntArray, KeyArray, IntArray]:
+        """(edges (n + 1,), keys, counts) of all, one after the other; sketch i has edges[i] to edges[i + 1]."""
+        Sketches.settle(many)
+        keys = [one._keys for one in many]
+        return edges(list(map(len, keys))), np.concatenate(keys), np.concatenate([one._counts for one in many])
+
+    @staticmethod
     def summed(groups: Sequence[Sequence[Sketches]], slots: Sequence[int]) -> list[Sketches]:
         """The sketches of each group as one; those of group g have slots[g] slots each."""
         Sketches.settle([one for group in groups for one in group])
@@ -120,6 +130,9 @@ class Sketches:
         for few, _ in chunks(list(zip(groups, slots, strict=True)), _keys_of, _TOGETHER):
             found += _summed(few)
         return found
+
+
+_waits = operator.attrgetter("_waits")
 
 
 def _keys_of(group: tuple[Sequence[Sketches], int]) -> int:

@@ -65,9 +65,7 @@ def window(key: PaneKey, closed: Pane, partition: int, closed_ms: int, with_fiel
 
 def described(closed: Sequence[Closed], partition: int, closed_ms: int, describe: Describe) -> list[WrittenWindow]:
     """The records of panes whose windows are what `describe` makes of them, which is asked but once a series."""
-    Sketches.settle([pane.sketches for _, pane in closed])
-    heads = [_head(key.series, describe) for key, _ in closed]
-    found = list[WrittenWindow]()
+    heads, found = [_head(key.series, describe) for key, _ in closed], list[WrittenWindow]()
     for low, high in spans(_most_bytes(closed, heads), _ROOM):
         found += _together(closed[low:high], heads[low:high], partition, max(0, closed_ms), describe)
     return found
@@ -93,7 +91,7 @@ def _most_bytes(closed: Sequence[Closed], heads: Sequence[_Head]) -> IntArray:
         np.array([len(head.text) + len(pane.layout.quoted[0]) for head, (_, pane) in zip(heads, closed, strict=True)],
                  np.int64),
         np.array([len(pane.table) for _, pane in closed], np.int64),
-        np.array([pane.sketches.buckets for _, pane in closed], np.int64))
+        Sketches.sizes([pane.sketches for _, pane in closed]))
 
 
 def _together(closed: Sequence[Closed], heads: Sequence[_Head], partition: int, closed_ms: int, describe: Describe
@@ -105,10 +103,10 @@ def _together(closed: Sequence[Closed], heads: Sequence[_Head], partition: int, 
         return _some(closed, heads, finite.tolist(), partition, closed_ms, describe)
     numbers = np.empty(len(fields.table) * weaving.NUMBERS)
     text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
-    out, ends = _room(int(_most_bytes(closed, heads).sum())), np.empty(len(closed), np.int64)
+    out, ends, texts = _room(int(_most_bytes(closed, heads).sum())), np.empty(len(closed), np.int64), [
+        head.text for head in heads]
     weaving.weave(names, weaving.Heads(
-        np.frombuffer(b"".join([head.text for head in heads]), np.uint8), edges([len(head.text) for head in heads]),
-        np.array([head.cut for head in heads], np.int64),
+        np.frombuffer(b"".join(texts), np.uint8), edges(list(map(len, texts))), np.array([head.cut for head in heads]),
         np.array([(key.size_ms, key.start_ms, pane.count, pane.errors, pane.revision) for key, pane in closed],
                  np.int64)), fields, text, partition, closed_ms, out, ends)
     whole = out.data
@@ -133,7 +131,6 @@ def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
     layouts: dict[Layout, int] = {}
     of_layout = [layouts.setdefault(pane.layout, len(layouts)) for pane in panes]
     quoted = [layout.quoted for layout in layouts]
-    sketches = [pane.sketches.arrays() for pane in panes]
     row = edges([len(pane.table) for pane in panes])
     left = np.zeros(row[-1], np.int64)
     for at, pane in enumerate(panes):
@@ -144,8 +141,7 @@ def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
                           edges([len(text) for text, _ in quoted]), edges([len(where) for _, where in quoted]))
     return names, weaving.Fields(
         np.array(of_layout, np.int64), row, np.concatenate([pane.table for pane in panes]), left,
-        edges([len(keys) for keys, _ in sketches]), np.concatenate([keys for keys, _ in sketches]),
-        np.concatenate([counts for _, counts in sketches]))
+        *Sketches.columns([pane.sketches for pane in panes]))
 
 
 def _room(size: int) -> weaving.Bytes:
