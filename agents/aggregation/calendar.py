@@ -17,10 +17,10 @@ class Planned:
 
     __slots__ = ("closes_ms", "end_ms", "key", "parent", "parts", "text")
 
-    def __init__(self, key: PaneKey, text: str, parent: Planned | None, closes_ms: int | None) -> None:
+    def __init__(self, key: PaneKey, text: str, end_ms: int, parent: Planned | None, closes_ms: int | None) -> None:
         self.key = key
         self.text = text
-        self.end_ms = key.end_ms
+        self.end_ms = end_ms
         self.parent = parent
         self.closes_ms = closes_ms
         self.parts: dict[int, Planned] | None = None
@@ -67,20 +67,21 @@ class Calendar:
         if found is not None:
             return found
         above = self._grid.parent(key)
-        parent = None if above is None else self.add(above, emitted, late_ms)
+        parent = None if above is None else self._panes.get(above) or self.add(above, emitted, late_ms)
+        end_ms = key.end_ms
         closes_ms: int | None = None
         if emitted is None or not emitted(key):
-            closes_ms = key.end_ms
-            if late_ms is not None and late_ms >= closes_ms:
-                closes_ms = late_ms + self._grid.finest_ms
-        found = self._panes[key] = Planned(key, text or key.text(), parent, closes_ms)
+            closes_ms = end_ms if late_ms is None or late_ms < end_ms else late_ms + self._grid.finest_ms
+        found = self._panes[key] = Planned(key, text or key.text(), end_ms, parent, closes_ms)
         if closes_ms is not None:
             self._to_close.put(closes_ms, found)
-        self._to_drop.put(self._over_ms(above or key), found)
-        if parent is not None:
-            if parent.parts is None:
-                parent.parts = {}
-            parent.parts[key.start_ms] = found
+        if parent is None:
+            self._to_drop.put(self._over_ms(end_ms), found)
+            return found
+        self._to_drop.put(self._over_ms(parent.end_ms), found)
+        if parent.parts is None:
+            parent.parts = {}
+        parent.parts[key.start_ms] = found
         return found
 
     def closes_ms(self, key: PaneKey) -> tuple[bool, int | None]:
@@ -90,10 +91,10 @@ class Calendar:
 
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
-        return self._over_ms(self._grid.parent(key) or key)
+        return self._over_ms((self._grid.parent(key) or key).end_ms)
 
-    def _over_ms(self, coarsest: PaneKey) -> int:
-        return coarsest.end_ms + self._grace_ms + self._grid.finest_ms
+    def _over_ms(self, end_ms: int) -> int:
+        return end_ms + self._grace_ms + self._grid.finest_ms
 
     def closing(self, watermark_ms: int) -> Iterator[tuple[Planned, int]]:
         """Take out the panes that close at or before the watermark, with when they do."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.batch import SeriesKey, TelemetryBatch
+from streams.batch import TelemetryBatch
 from streams.compiled import compiled
 from streams.windows import grouping
-from streams.windows.panes import Grid, PaneKey
+from streams.windows.panes import Grid, PaneKey, pane_key
 
 IntArray = NDArray[np.int64]
 
@@ -34,11 +33,7 @@ def panes_of(batch: TelemetryBatch, size_ms: int, leave_out: NDArray[np.bool_]) 
     pane_of_row, found = grouping.distinct(codes)
     starts_ms = ((found % span + low) * size_ms).tolist()
     series = [batch.keys[number] for number in (found // span).tolist()]
-    return pane_of_row, list(map(_pane_key, zip(series, itertools.repeat(size_ms), starts_ms)))
-
-
-#: As `PaneKey._make`, and quicker: no function in between.
-_pane_key: Callable[[tuple[SeriesKey, int, int]], PaneKey] = partial(tuple.__new__, PaneKey)
+    return pane_of_row, list(map(pane_key, zip(series, itertools.repeat(size_ms), starts_ms)))
 
 
 def cuts(batch: TelemetryBatch, leave_out: NDArray[np.bool_], over_ms: IntArray, grid: Grid,

@@ -60,11 +60,13 @@ def encode(row: Row) -> bytes:
 def encoded(fences: Iterable[dict[str, int]], payloads: Iterable[bytes], epoch: int) -> Iterator[bytes]:
     """The bytes of many rows."""
     room = bytearray(_ROOM_BYTES)
-    inside = memoryview(room)
+    inside, heads = memoryview(room), dict[tuple[tuple[str, int], ...], bytes]()
     for fence, payload in zip(fences, payloads, strict=True):
-        head = _EPOCH.pack(epoch, len(fence))
-        for topic, offset in fence.items():
-            head += _name(topic) + _OFFSET.pack(offset)
+        offsets = tuple(fence.items())
+        head = heads.get(offsets)
+        if head is None:
+            head = heads[offsets] = b"".join([_EPOCH.pack(epoch, len(fence)), *[
+                _name(topic) + _OFFSET.pack(offset) for topic, offset in offsets]])
         small = len(payload) <= SMALL_BYTES
         body = inside[:lz4.compress_block_into(payload, room)] if small else zstd.compress(payload, _ZSTD_LEVEL)
         yield b"".join((LZ4_MAGIC if small else ZSTD_MAGIC, _CRC.pack(zlib.crc32(body, zlib.crc32(head))), head, body))

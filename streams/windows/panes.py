@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from streams.batch import SeriesKey
 from streams.windows import summary
-from streams.windows.grouping import chunks
+from streams.windows.grouping import chunks, edges
 from streams.windows.layout import Layout, Layouts
 from streams.windows.record import SummaryRecord
 from streams.windows.sketches import Sketches
@@ -40,6 +40,7 @@ IntArray = NDArray[np.int64]
 #: Rows that are rolled up together: more would not stay in a processor's cache.
 _TOGETHER = 1 << 14
 _NO_ROWS = summary.empty_rows(0)
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class PaneFormatError(ValueError):
@@ -86,6 +87,10 @@ def _head(series: SeriesKey, size_ms: int) -> str:
     return _UNIT.join((*series, f"{_FAR_MS - size_ms:015d}", ""))
 
 
+#: As `PaneKey(*parts)`, and quicker: no function in between.
+pane_key: Callable[[tuple[SeriesKey, int, int]], PaneKey] = partial(tuple.__new__, PaneKey)
+
+
 class Grid:
     """The granularities: ascending, each dividing the next; start of a span: ts - ts mod size."""
 
@@ -97,8 +102,9 @@ class Grid:
 
     def parent(self, key: PaneKey) -> PaneKey | None:
         """The next coarser pane that the pane is a part of; None for the coarsest."""
-        size = self._coarser.get(key.size_ms)
-        return PaneKey(key.series, size, key.start_ms - key.start_ms % size) if size else None
+        series, size_ms, start_ms = key
+        size = self._coarser.get(size_ms)
+        return pane_key((series, size, start_ms - start_ms % size)) if size else None
 
     def finer_ms(self, size_ms: int) -> int:
         """The size of the parts of a pane of this size."""
@@ -251,29 +257,23 @@ def encoded(panes: Sequence[Pane]) -> list[bytes]:
         return [encoded([pane])[0] for pane in panes]
     steps, first = np.diff(keys, prepend=np.int32(0)), ends[:-1][ends[:-1] < ends[1:]]
     steps[first] = keys[first]
-    table, step, count = _Cut(np.concatenate([pane.table for pane in panes]), "<f8"), _Cut(steps, "<i4"), _Cut(
-        counts, "<i8" if wide else "<i4")
-    row, found = 0, list[bytes]()
-    for pane, (low, high) in zip(panes, itertools.pairwise(ends.tolist()), strict=True):
+    rows, found = edges([len(pane.table) for pane in panes]), list[bytes]()
+    parts = zip(_cut(np.concatenate([pane.table for pane in panes]), "<f8", rows), _cut(steps, "<i4", ends),
+                _cut(counts, "<i8" if wide else "<i4", ends), strict=True)
+    for pane, (table, step, count) in zip(panes, parts, strict=True):
         left = () if pane.left is None else (pane.left.astype("<i8").tobytes(),)
-        found.append(msgspec.msgpack.encode((
+        found.append(_encode((
             SAMPLED_FORMAT if left else FORMAT, pane.count, pane.errors, pane.ignored, pane.revision, pane.emitted,
-            pane.late_ms, pane.layout.names,
-            table(row, row + len(pane.table)), step(low, high), count(low, high), *left)))
-        row += len(pane.table)
+            pane.late_ms, pane.layout.packed, table, step, count, *left)))
     return found
 
 
-class _Cut:
-    """Rows of an array as bytes."""
-
-    def __init__(self, of: NDArray[Any], kind: str) -> None:
-        array = np.ascontiguousarray(of, kind)
-        self._bytes = array.reshape(-1).view(np.uint8).data
-        self._size = array.itemsize * math.prod(array.shape[1:])
-
-    def __call__(self, low: int, high: int) -> memoryview:
-        return self._bytes[low * self._size:high * self._size]
+def _cut(of: NDArray[Any], kind: str, edges: IntArray) -> list[memoryview]:
+    """The bytes of an array's rows edges[i]:edges[i + 1]."""
+    array = np.ascontiguousarray(of, kind)
+    whole = array.reshape(-1).view(np.uint8).data
+    at = (edges * (array.itemsize * math.prod(array.shape[1:]))).tolist()
+    return [whole[low:high] for low, high in itertools.pairwise(at)]
 
 
 def _rows_of(parts: Sequence[Pane]) -> int:

@@ -105,9 +105,14 @@ class Sketches:
                 found = merged_each(*found, edges([len(one._keys) for one in few]),
                                     np.concatenate([one._keys for one in few]),
                                     np.concatenate([one._counts for one in few]))
-            for one, (keys, counts) in zip(few, _split(*found), strict=True):
+            every, counts, ends = found
+            low = 0
+            for one, high in zip(few, ends.tolist(), strict=True):
                 one._waiting, one._waits = [], 0
-                one._keys, one._counts = sketch.bounded(keys, counts)
+                one._keys, one._counts = every[low:high].copy(), counts[low:high].copy()
+                if high - low > sketch.MAX_BUCKETS:
+                    one._keys, one._counts = sketch.bounded(one._keys, one._counts)
+                low = high
 
     @staticmethod
     def sizes(many: Sequence[Sketches]) -> IntArray:
