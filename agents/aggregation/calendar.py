@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from streams.windows.panes import Grid, PaneKey
 
 
 class Planned:
-    """A pane that is known: its key and its row's, the pane that it is a part of, and its own parts by their start.
+    """A pane that is known: its key and its row's, the pane that it is a part of, and its own parts.
 
-    closes_ms: the watermark that closes it; None once it has closed. (A class of slots: it is hashed by identity, the
-    four names and two numbers of its key are not looked at again.)
+    closes_ms: the watermark that closes it; None once it has closed. text: the row's key; of a coarser pane that has
+    not closed mostly none yet. (A class of slots: it is hashed by identity, the four names and two numbers of its key
+    are not looked at again.)
     """
 
     __slots__ = ("closes_ms", "end_ms", "key", "parent", "parts", "text")
@@ -23,12 +25,19 @@ class Planned:
         self.end_ms = end_ms
         self.parent = parent
         self.closes_ms = closes_ms
-        self.parts: dict[int, Planned] | None = None
+        self.parts: list[Planned] | None = None
+
+    def named(self) -> Planned:
+        """Itself, with its text."""
+        self.text = self.text or self.key.text()
+        return self
 
     def part_texts(self) -> list[str]:
         """The rows' keys of the finer panes that it is made of, in time order."""
-        parts = self.parts or {}
-        return [parts[start_ms].text for start_ms in sorted(parts)]
+        return [part.named().text for part in sorted(self.parts or (), key=_END)]
+
+
+_END = operator.attrgetter("end_ms")
 
 
 class Calendar:
@@ -56,7 +65,7 @@ class Calendar:
         return list(map(self._panes.get, keys))
 
     def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool] | None = None, late_ms: int | None = None,
-            text: str | None = None) -> Planned:
+            text: str = "") -> Planned:
         """Plan a pane's end, and its parents' with it. A pane is kept until its parent can change no more.
 
         emitted: which of them have closed already; None: none. late_ms: the watermark at its first event, if it was
@@ -72,16 +81,18 @@ class Calendar:
         closes_ms: int | None = None
         if emitted is None or not emitted(key):
             closes_ms = end_ms if late_ms is None or late_ms < end_ms else late_ms + self._grid.finest_ms
-        found = self._panes[key] = Planned(key, text or key.text(), end_ms, parent, closes_ms)
-        if closes_ms is not None:
+        found = self._panes[key] = Planned(key, text, end_ms, parent, closes_ms)
+        if closes_ms is None:
+            found.named()
+        else:
             self._to_close.put(closes_ms, found)
         if parent is None:
             self._to_drop.put(self._over_ms(end_ms), found)
             return found
         self._to_drop.put(self._over_ms(parent.end_ms), found)
         if parent.parts is None:
-            parent.parts = {}
-        parent.parts[key.start_ms] = found
+            parent.parts = []
+        parent.parts.append(found)
         return found
 
     def closes_ms(self, key: PaneKey) -> tuple[bool, int | None]:
@@ -100,7 +111,7 @@ class Calendar:
         """Take out the panes that close at or before the watermark, with when they do."""
         for closes_ms, found in self._to_close.due(watermark_ms):
             found.closes_ms = None
-            yield found, closes_ms
+            yield found.named(), closes_ms
 
     def over(self, watermark_ms: int) -> Iterator[Planned]:
         """Take out the panes that nothing can change or need any more."""
@@ -108,8 +119,8 @@ class Calendar:
             del self._panes[found.key]
             found.parts = None
             if found.parent is not None and found.parent.parts is not None:
-                found.parent.parts.pop(found.key.start_ms, None)
-            yield found
+                found.parent.parts.remove(found)        # the first: parts go together, in the order in which they came
+            yield found.named()
 
 
 class _Agenda:
