@@ -66,8 +66,10 @@ def window(key: PaneKey, closed: Pane, partition: int, closed_ms: int, with_fiel
 def described(closed: Sequence[Closed], partition: int, closed_ms: int, describe: Describe) -> list[WrittenWindow]:
     """The records of panes whose windows are what `describe` makes of them, which is asked but once a series."""
     heads, found = [_head(key.series, describe) for key, _ in closed], list[WrittenWindow]()
-    for low, high in spans(_most_bytes(closed, heads), _ROOM):
-        found += _together(closed[low:high], heads[low:high], partition, max(0, closed_ms), describe)
+    most = _most_bytes(closed, heads)
+    for low, high in spans(most, _ROOM):
+        found += _together(closed[low:high], heads[low:high], partition, max(0, closed_ms), describe,
+                           int(most[low:high].sum()))
     return found
 
 
@@ -94,36 +96,41 @@ def _most_bytes(closed: Sequence[Closed], heads: Sequence[_Head]) -> IntArray:
         Sketches.sizes([pane.sketches for _, pane in closed]))
 
 
-def _together(closed: Sequence[Closed], heads: Sequence[_Head], partition: int, closed_ms: int, describe: Describe
-              ) -> list[WrittenWindow]:
+def _together(closed: Sequence[Closed], heads: Sequence[_Head], partition: int, closed_ms: int, describe: Describe,
+              size: int) -> list[WrittenWindow]:
+    """The same of windows that take so many bytes at the most."""
     names, fields = _columns([pane for _, pane in closed])
     finite = np.empty(len(closed), np.bool_)
     weaving.finite(fields.row, fields.table, finite)
     if not finite.all():
-        return _some(closed, heads, finite.tolist(), partition, closed_ms, describe)
+        return _some(closed, heads, finite.tolist(), partition, closed_ms, describe, size)
     numbers = np.empty(len(fields.table) * weaving.NUMBERS)
     text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
-    out, ends, texts = _room(int(_most_bytes(closed, heads).sum())), np.empty(len(closed), np.int64), [
-        head.text for head in heads]
-    weaving.weave(names, weaving.Heads(
-        np.frombuffer(b"".join(texts), np.uint8), edges(list(map(len, texts))), np.array([head.cut for head in heads]),
-        np.array([(key.size_ms, key.start_ms, pane.count, pane.errors, pane.revision) for key, pane in closed],
-                 np.int64)), fields, text, partition, closed_ms, out, ends)
+    out, ends = _room(size), np.empty(len(closed), np.int64)
+    weaving.weave(names, _around(closed, heads), fields, text, partition, closed_ms, out, ends)
     whole = out.data
     return [WrittenWindow(f"{head.window_id}-{key.size_ms}-{key.start_ms}-{partition}", bytes(whole[low:high]))
             for (key, _), head, (low, high) in zip(closed, heads, itertools.pairwise([0, *ends.tolist()]), strict=True)]
 
 
 def _some(closed: Sequence[Closed], heads: Sequence[_Head], finite: Sequence[bool], partition: int, closed_ms: int,
-          describe: Describe) -> list[WrittenWindow]:
+          describe: Describe, size: int) -> list[WrittenWindow]:
     """The same where some sums are not finite."""
     fine = [item for item, whole in zip(closed, finite, strict=True) if whole]
     found = iter(_together(fine, [head for head, whole in zip(heads, finite, strict=True) if whole], partition,
-                           closed_ms, describe) if fine else [])
+                           closed_ms, describe, size) if fine else [])
     records = [describe(*item, partition, closed_ms, True) for item, whole in zip(closed, finite, strict=True)
                if not whole]
     others = iter([WrittenWindow(record.window_id, write_window(record)) for record in records])
     return [next(found) if whole else next(others) for whole in finite]
+
+
+def _around(closed: Sequence[Closed], heads: Sequence[_Head]) -> weaving.Heads:
+    texts = [head.text for head in heads]
+    return weaving.Heads(
+        np.frombuffer(b"".join(texts), np.uint8), edges(list(map(len, texts))), np.array([head.cut for head in heads]),
+        np.array([(key.size_ms, key.start_ms, pane.count, pane.errors, pane.revision) for key, pane in closed],
+                 np.int64))
 
 
 def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
