@@ -82,9 +82,9 @@ class Calendar:
         if emitted is None or not emitted(key):
             closes_ms = end_ms if late_ms is None or late_ms < end_ms else late_ms + self._grid.finest_ms
         found = self._panes[key] = Planned(key, text, end_ms, parent, closes_ms)
-        if closes_ms is None:
+        if closes_ms is None or key.size_ms == self._grid.finest_ms:
             found.named()
-        else:
+        if closes_ms is not None:
             self._to_close.put(closes_ms, found)
         if parent is None:
             self._to_drop.put(self._over_ms(end_ms), found)
