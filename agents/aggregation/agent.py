@@ -43,8 +43,7 @@ def register(pipeline: Pipeline) -> None:
 
     def publish(windows: Sequence[WrittenWindow], partition: Partition, to: str = topic) -> None:
         metrics.WINDOWS_CLOSED.inc(len(windows))
-        for window in windows:
-            partition.publish(to, window.window_id, window.value)
+        partition.publish_all(to, windows)
 
     def keep_aside(batch: RecordBatch, offset: int, position: int, reason: Reason, field: str, message: str,
                    partition: Partition) -> None:

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 
-from streams.windows.panes import Grid, PaneKey, texts
+from streams.windows.panes import Grid, PaneKey
+
+
+class Planned:
+    """A pane that is known: its key and its row's, the pane that it is a part of, and its own parts.
+
+    closes_ms: the watermark that closes it; None once it has closed. text: the row's key; of a coarser pane that has
+    not closed mostly none yet. (A class of slots: it is hashed by identity, the four names and two numbers of its key
+    are not looked at again.)
+    """
+
+    __slots__ = ("closes_ms", "end_ms", "key", "parent", "parts", "text")
+
+    def __init__(self, key: PaneKey, text: str, end_ms: int, parent: Planned | None, closes_ms: int | None) -> None:
+        self.key = key
+        self.text = text
+        self.end_ms = end_ms
+        self.parent = parent
+        self.closes_ms = closes_ms
+        self.parts: list[Planned] | None = None
+
+    def named(self) -> Planned:
+        """Itself, with its text."""
+        self.text = self.text or self.key.text()
+        return self
+
+    def part_texts(self) -> list[str]:
+        """The rows' keys of the finer panes that it is made of, in time order."""
+        return [part.named().text for part in sorted(self.parts or (), key=_END)]
+
+
+_END = operator.attrgetter("end_ms")
 
 
 class Calendar:
@@ -17,75 +48,79 @@ class Calendar:
         self.foreign: list[PaneKey] = []    # restored, of a size that is not set any more
         self._grid = grid
         self._grace_ms = grace_ms
-        self._parents: dict[PaneKey, PaneKey | None] = {}       # of all panes that are known
-        self._parts: dict[PaneKey, set[int]] = defaultdict(set)
-        self._closes_ms: dict[PaneKey, int] = {}                # of panes that have not closed
+        self._panes: dict[PaneKey, Planned] = {}
         self._to_close = _Agenda()
         self._to_drop = _Agenda()           # by last use
 
     def __len__(self) -> int:
-        return len(self._parents)
+        return len(self._panes)
 
     @property
     def waiting(self) -> bool:
         """True if a pane has not been emitted yet."""
-        return bool(self._closes_ms or self.foreign)
+        return bool(self._to_close or self.foreign)
 
-    def __contains__(self, key: PaneKey) -> bool:
-        return key in self._parents
+    def find(self, keys: Sequence[PaneKey]) -> list[Planned | None]:
+        """Each of the panes, None for one that is not known."""
+        return list(map(self._panes.get, keys))
 
-    def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool], late_ms: int | None = None) -> None:
+    def add(self, key: PaneKey, emitted: Callable[[PaneKey], bool] | None = None, late_ms: int | None = None,
+            text: str = "") -> Planned:
         """Plan a pane's end, and its parents' with it. A pane is kept until its parent can change no more.
 
-        late_ms: the watermark at its first event, if it was over by then. Such a pane closes the length of a finest
-        pane later, not with that event: a producer that lags behind the others has whole windows, too.
+        emitted: which of them have closed already; None: none. late_ms: the watermark at its first event, if it was
+        over by then. Such a pane closes the length of a finest pane later, not with that event: a producer that lags
+        behind the others has whole windows, too. text: that of the key, if it is at hand.
         """
-        pane: PaneKey | None = key
-        while pane is not None and pane not in self._parents:
-            parent = self._parents[pane] = self._grid.parent(pane)
-            if not emitted(pane):
-                closes_ms = pane.end_ms
-                if late_ms is not None and late_ms >= closes_ms:
-                    closes_ms = late_ms + self._grid.finest_ms
-                self._closes_ms[pane] = closes_ms
-                self._to_close.put(closes_ms, pane)
-            self._to_drop.put(self._over_ms(parent or pane), pane)
-            if parent is not None:
-                self._parts[parent].add(pane.start_ms)
-            pane = parent
+        found = self._panes.get(key)
+        if found is not None:
+            return found
+        above = self._grid.parent(key)
+        parent = None if above is None else self._panes.get(above) or self.add(above, emitted, late_ms)
+        end_ms = key.end_ms
+        closes_ms: int | None = None
+        if emitted is None or not emitted(key):
+            closes_ms = end_ms if late_ms is None or late_ms < end_ms else late_ms + self._grid.finest_ms
+        found = self._panes[key] = Planned(key, text, end_ms, parent, closes_ms)
+        if closes_ms is None or key.size_ms == self._grid.finest_ms:
+            found.named()
+        if closes_ms is not None:
+            self._to_close.put(closes_ms, found)
+        if parent is None:
+            self._to_drop.put(self._over_ms(end_ms), found)
+            return found
+        self._to_drop.put(self._over_ms(parent.end_ms), found)
+        if parent.parts is None:
+            parent.parts = []
+        parent.parts.append(found)
+        return found
 
-    def closes_ms(self, key: PaneKey) -> int | None:
-        """The watermark that closes a pane; None for one that has closed, or is not known."""
-        return self._closes_ms.get(key)
-
-    def closed_parent(self, key: PaneKey) -> PaneKey | None:
-        """The parent of a pane that is known, if it has closed."""
-        parent = self._parents[key]
-        return None if parent is None or parent in self._closes_ms else parent
+    def closes_ms(self, key: PaneKey) -> tuple[bool, int | None]:
+        """Whether a pane is known; and the watermark that closes it, None if it has closed."""
+        found = self._panes.get(key)
+        return found is not None, None if found is None else found.closes_ms
 
     def last_use_ms(self, key: PaneKey) -> int:
         """The watermark from which on nothing can change or need the pane."""
-        return self._over_ms(self._grid.parent(key) or key)
+        return self._over_ms((self._grid.parent(key) or key).end_ms)
 
-    def _over_ms(self, coarsest: PaneKey) -> int:
-        return coarsest.end_ms + self._grace_ms + self._grid.finest_ms
+    def _over_ms(self, end_ms: int) -> int:
+        return end_ms + self._grace_ms + self._grid.finest_ms
 
-    def parts(self, key: PaneKey) -> list[str]:
-        """The rows' keys of the finer panes that a coarser one is made of, in time order."""
-        return texts(key.series, self._grid.finer_ms(key.size_ms), sorted(self._parts[key]))
-
-    def closing(self, watermark_ms: int) -> Iterator[tuple[PaneKey, int]]:
+    def closing(self, watermark_ms: int) -> Iterator[tuple[Planned, int]]:
         """Take out the panes that close at or before the watermark, with when they do."""
-        for closes_ms, key in self._to_close.due(watermark_ms):
-            del self._closes_ms[key]
-            yield key, closes_ms
+        for closes_ms, found in self._to_close.due(watermark_ms):
+            found.closes_ms = None
+            yield found.named(), closes_ms
 
-    def over(self, watermark_ms: int) -> Iterator[PaneKey]:
+    def over(self, watermark_ms: int) -> Iterator[Planned]:
         """Take out the panes that nothing can change or need any more."""
-        for _, key in self._to_drop.due(watermark_ms):
-            self._parents.pop(key, None)
-            self._parts.pop(key, None)
-            yield key
+        for _, found in self._to_drop.due(watermark_ms):
+            del self._panes[found.key]
+            found.parts = None
+            if found.parent is not None and found.parent.parts is not None:
+                found.parent.parts.remove(found)        # the first: parts go together, in the order in which they came
+            yield found.named()
 
 
 class _Agenda:
@@ -93,19 +128,22 @@ class _Agenda:
 
     def __init__(self) -> None:
         self._times: list[int] = []
-        self._at: dict[int, list[PaneKey]] = {}
+        self._at: dict[int, list[Planned]] = {}
 
-    def put(self, time_ms: int, key: PaneKey) -> None:
+    def __bool__(self) -> bool:
+        return bool(self._times)
+
+    def put(self, time_ms: int, planned: Planned) -> None:
         """Add a pane."""
         found = self._at.get(time_ms)
         if found is None:
             found = self._at[time_ms] = []
             heapq.heappush(self._times, time_ms)
-        found.append(key)
+        found.append(planned)
 
-    def due(self, until_ms: int) -> Iterator[tuple[int, PaneKey]]:
+    def due(self, until_ms: int) -> Iterator[tuple[int, Planned]]:
         """Take out the panes of all times up to one, each with its time."""
         while self._times and self._times[0] <= until_ms:
             time_ms = heapq.heappop(self._times)
-            for key in self._at.pop(time_ms):
-                yield time_ms, key
+            for planned in self._at.pop(time_ms):
+                yield time_ms, planned

@@ -6,6 +6,7 @@ it, these must be taken in after it has closed. Rows that are in order, or in di
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from streams.batch import TelemetryBatch
 from streams.compiled import compiled
 from streams.windows import grouping
-from streams.windows.panes import Grid, PaneKey
+from streams.windows.panes import Grid, PaneKey, pane_key
 
 IntArray = NDArray[np.int64]
 
@@ -30,8 +31,9 @@ def panes_of(batch: TelemetryBatch, size_ms: int, leave_out: NDArray[np.bool_]) 
     codes = batch.series.astype(np.int64) * span + (starts - low)
     codes[leave_out] = -1
     pane_of_row, found = grouping.distinct(codes)
-    return pane_of_row, [PaneKey(batch.keys[code // span], size_ms, (code % span + low) * size_ms)
-                         for code in found.tolist()]
+    starts_ms = ((found % span + low) * size_ms).tolist()
+    series = [batch.keys[number] for number in (found // span).tolist()]
+    return pane_of_row, list(map(pane_key, zip(series, itertools.repeat(size_ms), starts_ms)))
 
 
 def cuts(batch: TelemetryBatch, leave_out: NDArray[np.bool_], over_ms: IntArray, grid: Grid,

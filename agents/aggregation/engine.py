@@ -15,6 +15,7 @@ memory until its parent can no longer be amended.
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
@@ -23,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.aggregation import cutting
-from agents.aggregation.calendar import Calendar
+from agents.aggregation.calendar import Calendar, Planned
 from agents.aggregation.intake import Intake, Touched
 from agents.aggregation.options import AggregationOptions
-from agents.aggregation.state import Codec, Meta, State, States, meta, pane
+from agents.aggregation.state import Codec, Meta, State, States, meta, pane, panes
 from streams.batch import TelemetryBatch
 from streams.state.keyed import META, Entry
 from streams.windows import grouping, sampling, sketches, summary, watermark, written
@@ -40,6 +41,7 @@ __all__ = ["AggregationEngine", "AggregationOptions", "AggregationResult"]
 #: The idle clock waits so many times longer while records wait.
 _BEHIND = 15
 W = TypeVar("W")
+_TEXT, _FIRST = operator.attrgetter("text"), operator.itemgetter(0)
 #: Makes what goes out of panes, their partition and the watermark at which they closed.
 Write: TypeAlias = Callable[[Sequence[Closed], int, int], list[W]]
 
@@ -73,9 +75,12 @@ class AggregationEngine(Generic[W]):
         keys, buckets = np.zeros(1, np.int64), np.zeros(1, np.int32)
         grouping.distinct(keys)
         grouping.by_group(keys, 1)
+        grouping.alike(keys, np.array([0, 1]), keys)
+        grouping.spread(keys, np.array([0, 1]), np.array([0, 1]))
         grouping.cell_keys(np.array([0, 1]), np.zeros(1, np.int32), keys, 1)
         summary.accumulate(summary.empty_rows(1), keys, keys, keys, np.ones(1), buckets, keys.copy(), sampling.NEVER,
                            np.zeros((1, 3), np.int64), keys.copy())
+        summary.widened(summary.empty_rows(1), keys + 1, np.array([0, 1]))
         sketches.warm()
         summary.merge_rows(summary.empty_rows(1), summary.empty_rows(1), keys)
         summary.rolled_rows(summary.empty_rows(1), keys + 1, keys + 1)
@@ -93,12 +98,12 @@ class AggregationEngine(Generic[W]):
         newest_ms = watermark.newest_before(rest.ts_ms, of_partition.newest_ms)
         over_ms = watermark.closing_ms(newest_ms, options.delay_ms)
         late = watermark.too_late(rest.ts_ms, over_ms, options.judged_ms or self.grid.finest_ms, options.grace_ms)
-        edges = [0, *cutting.cuts(rest, late, over_ms, self.grid, self._closes_ms(calendar, states)), len(rest)]
+        edges = [0, *cutting.cuts(rest, late, over_ms, self.grid, self._closes_ms(calendar)), len(rest)]
         windows = self._let_go(states, int(over_ms[-1]))
-        fences: dict[str, int] = {}
+        fences: dict[str, int] | None = {} if len(edges) > 2 else None
         for low, high in itertools.pairwise(edges):
             part = rest.part(low, high)
-            touched = self.intake.add(part, late[low:high], states, topic, fences)
+            touched = self.intake.add(part, late[low:high], states, topic, fences, calendar)
             of_partition.newest_ms = max(int(newest_ms[high - 1]), int(part.ts_ms[-1]))
             windows += self._close(touched, over_ms[low:high], states, of_partition)
         of_partition.too_late += int(late.sum())
@@ -111,27 +116,31 @@ class AggregationEngine(Generic[W]):
 
         over_ms (n,): the watermark before each of the rows.
         """
-        calendar = self._calendar(states)
+        calendar, amended = self._calendar(states), dict[Planned, int]()
         for item in touched:
-            if item.key not in calendar:
+            found = item.pane
+            planned = item.planned
+            if planned is None:
                 born_ms = int(over_ms[item.row])
-                late_ms = pane(item.entry).late_ms = born_ms if born_ms >= item.key.end_ms else None
-                calendar.add(item.key, _new, late_ms)      # what has been emitted is in the calendar
+                late_ms = found.late_ms = born_ms if born_ms >= item.key.end_ms else None
+                planned = calendar.add(item.key, None, late_ms, item.entry.key)  # what has been emitted is in it
+            if found.emitted:
+                amended[planned] = planned.end_ms
         now_ms = watermark.closing_ms(of_partition.newest_ms, self.options.delay_ms)
-        amended = ((item.key, item.key.end_ms) for item in touched if pane(item.entry).emitted)
-        windows = self._emit({**dict(amended), **dict(calendar.closing(now_ms))}, states, now_ms)
-        for key in calendar.over(now_ms):
-            states.drop(key.text())
+        amended.update(calendar.closing(now_ms))
+        windows = self._emit(amended, states, now_ms)
+        for planned in calendar.over(now_ms):
+            states.drop(planned.text)
         of_partition.over_ms = max(of_partition.over_ms, now_ms)
         return windows
 
     @staticmethod
-    def _closes_ms(calendar: Calendar, states: States) -> Callable[[PaneKey], int]:
+    def _closes_ms(calendar: Calendar) -> Callable[[PaneKey], int]:
         def closes_ms(key: PaneKey) -> int:
-            planned = calendar.closes_ms(key)
-            if planned is not None:
-                return planned
-            return cutting.CLOSED if key in calendar else cutting.UNKNOWN
+            known, planned_ms = calendar.closes_ms(key)
+            if planned_ms is not None:
+                return planned_ms
+            return cutting.CLOSED if known else cutting.UNKNOWN
 
         return closes_ms
 
@@ -153,35 +162,38 @@ class AggregationEngine(Generic[W]):
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _emit(self, due: dict[PaneKey, int], states: States, over_ms: int) -> list[W]:
+    def _emit(self, due: dict[Planned, int], states: States, over_ms: int) -> list[W]:
         """Emit panes that close or are amended, and the emitted parents that they change: each once.
 
         due: when each closes. Computed finer first; handed on in the order in which they close, so that no reader sees
         one series run ahead of another, and all see the same order.
         """
-        closed, calendar = list[Closed](), self._calendar(states)
-        by_size: dict[int, list[PaneKey]] = {size: [] for size in self.grid.sizes_ms}
-        for key in due:
-            by_size[key.size_ms].append(key)
-        for size, keys in by_size.items():
-            texts = {key: key.text() for key in keys}
-            keys.sort(key=texts.__getitem__)
-            entries = [states.entry(texts[key]) for key in keys]
+        closed = list[tuple[tuple[int, int, int], Closed]]()
+        by_size: dict[int, list[Planned]] = {size: [] for size in self.grid.sizes_ms}
+        for one in due:
+            by_size[one.key.size_ms].append(one)
+        for size, planned in by_size.items():
+            planned.sort(key=_TEXT)
+            entries = states.entries([one.text for one in planned])
             if size != self.grid.finest_ms:
-                self._roll_up(keys, entries, states)
-            for key, entry in zip(keys, entries, strict=True):
-                closed.append((key, _emitted_now(entry, states)))
-                parent = calendar.closed_parent(key)
-                if parent is not None and parent not in due:
+                self._roll_up(planned, entries, states)
+            for one, found in zip(planned, panes(entries), strict=True):
+                found.revision += found.emitted
+                found.emitted = True
+                closed.append(((due[one], one.end_ms, size), (one.key, found)))
+                parent = one.parent
+                if parent is not None and parent.closes_ms is None and parent not in due:
                     due[parent] = parent.end_ms
-                    by_size[parent.size_ms].append(parent)
-        closed.sort(key=lambda item: (due[item[0]], item[0].end_ms, item[0].size_ms))
-        return self._write(closed, states.partition, over_ms)
+                    by_size[parent.key.size_ms].append(parent)
+            states.touch_all(entries)
+        closed.sort(key=_FIRST)
+        return self._write([item for _, item in closed], states.partition, over_ms)
 
-    def _roll_up(self, keys: Sequence[PaneKey], entries: Sequence[Entry[State]], states: States) -> None:
+    def _roll_up(self, planned: Sequence[Planned], entries: Sequence[Entry[State]], states: States) -> None:
         """The panes anew from their finer panes, in time order."""
-        parts = self._calendar(states).parts
-        wholes = Pane.rolled([[pane(states.entry(text)) for text in parts(key)] for key in keys], self.layouts)
+        parts = [one.part_texts() for one in planned]
+        found = iter(panes(states.entries(list(itertools.chain.from_iterable(parts)))))
+        wholes = Pane.rolled([list(itertools.islice(found, len(texts))) for texts in parts], self.layouts)
         for entry, new in zip(entries, wholes, strict=True):
             old = pane(entry)
             new.revision, new.emitted = old.revision, old.emitted
@@ -228,18 +240,6 @@ class AggregationEngine(Generic[W]):
         return self._write(closed, states.partition, over_ms)
 
 
-def _new(key: PaneKey) -> bool:
-    return False
-
-
 def _emitted(key: PaneKey, states: States) -> bool:
     text = key.text()
     return text in states and pane(states.entry(text)).emitted
-
-
-def _emitted_now(entry: Entry[State], states: States) -> Pane:
-    closed = pane(entry)
-    closed.revision += closed.emitted
-    closed.emitted = True
-    states.touch(entry)
-    return closed

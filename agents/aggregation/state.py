@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias, cast
 
 import msgspec
 
 from streams.state.keyed import META, Entry, KeyedStates
 from streams.windows.layout import Layouts
-from streams.windows.panes import Pane
+from streams.windows.panes import Pane, encoded
 from streams.windows.watermark import NEVER_MS
 
 
@@ -37,7 +38,11 @@ class Codec:
         return Meta() if key == META else Pane(self.layouts.empty)
 
     def encode(self, key: str, state: State) -> bytes:
-        return msgspec.msgpack.encode(state) if isinstance(state, Meta) else state.encode()
+        return self.encode_many([state])[0]
+
+    def encode_many(self, states: Sequence[State]) -> list[bytes]:
+        found = iter(encoded([state for state in states if isinstance(state, Pane)]))
+        return [next(found) if isinstance(state, Pane) else msgspec.msgpack.encode(state) for state in states]
 
     def decode(self, key: str, data: bytes) -> State:
         return msgspec.msgpack.decode(data, type=Meta) if key == META else Pane.decode(data, self.layouts)
@@ -53,3 +58,10 @@ def meta(entry: Entry[State]) -> Meta:
     """The state in META's entry."""
     assert isinstance(entry.state, Meta)
     return entry.state
+
+
+def panes(entries: Sequence[Entry[State]]) -> list[Pane]:
+    """The panes in entries of which none is META's."""
+    found = [entry.state for entry in entries]
+    assert not found or isinstance(found[0], Pane)
+    return cast(list[Pane], found)

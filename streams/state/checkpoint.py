@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from streams import log, metrics
@@ -32,6 +32,8 @@ class Sender(Protocol):
 
     def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None,
             headers: Mapping[str, bytes] | None = None) -> None: ...
+
+    def put_all(self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None: ...
 
     async def room(self) -> None: ...
 
@@ -69,6 +71,11 @@ class Partition:
         """
         if not self.closed:
             self._outbox.put(topic, self.number, key.encode(), value)
+
+    def publish_all(self, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+        """The same of many outputs (key, value)."""
+        if not self.closed:
+            self._outbox.put_all(topic, self.number, [(key.encode(), value) for key, value in records])
 
     def note(self, event: Any) -> None:
         """Say that the batch is in the state; it is acked at the next checkpoint. For a closed partition: nothing."""
@@ -173,8 +180,8 @@ class Checkpointer:
         for partition, item in frozen:
             if partition.closed:        # perhaps with outputs unsent: its rows must not say that they were
                 continue
-            for key, data in item.puts:
-                self.outbox.put(topic, item.partition, changelog_key(item.agent, key), data)
+            self.outbox.put_all(topic, item.partition,
+                                [(changelog_key(item.agent, key), data) for key, data in item.puts])
             for key in item.deletes:
                 self.outbox.put(topic, item.partition, changelog_key(item.agent, key), None,
                                 epoch_header(partition.epoch))

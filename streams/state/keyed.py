@@ -12,15 +12,18 @@ The rules that make a crash harmless:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from streams.state import row as rows
 
 S = TypeVar("S")
+T = TypeVar("T", contravariant=True)
 META = ""
+#: States that are encoded together: more would not stay in a processor's cache.
+_TOGETHER = 256
 
 
 class Codec(Protocol[S]):
@@ -33,6 +36,15 @@ class Codec(Protocol[S]):
     def encode(self, key: str, state: S) -> bytes: ...
 
     def decode(self, key: str, data: bytes) -> S: ...
+
+
+@runtime_checkable
+class Together(Protocol[T]):
+    """A codec that writes many states at once."""
+
+    def encode_many(self, states: Sequence[T]) -> list[bytes]:
+        """As `Codec.encode` of each."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +101,22 @@ class KeyedStates(Generic[S]):
         self.dirty.add(entry.key)
         self.dropped.discard(entry.key)
 
+    def entries(self, keys: Sequence[str]) -> list[Entry[S]]:
+        """The same as `entry` of each."""
+        found = list(map(self.live.get, keys))
+        return [entry or self.entry(key) for entry, key in zip(found, keys, strict=True)]
+
+    def touch_all(self, entries: Sequence[Entry[S]], topic: str | None = None, offset: int = -1) -> None:
+        """The same as `touch` of each."""
+        live, keys = self.live, [entry.key for entry in entries]
+        for key, entry in zip(keys, entries, strict=True):
+            if topic is not None and offset > entry.fence.get(topic, -1):
+                entry.fence[topic] = offset
+            live.pop(key, None)
+            live[key] = entry
+        self.dirty.update(keys)
+        self.dropped.difference_update(keys)
+
     def drop(self, key: str) -> None:
         """Forget a key; its snapshot goes with the next checkpoint."""
         self.live.pop(key, None)
@@ -128,9 +156,11 @@ class KeyedStates(Generic[S]):
 
     def freeze(self, epoch: int) -> Frozen:
         """Encode what changed since the last freeze, in the order in which it must be written; then call `written`."""
-        puts = [(key, self._encode(key, epoch)) for key in sorted(self.dirty - {META})]
+        keys = sorted(self.dirty - {META})
         if META in self.dirty:
-            puts.append((META, self._encode(META, epoch)))
+            keys.append(META)
+        puts = [put for first in range(0, len(keys), _TOGETHER)
+                for put in self._encoded(keys[first:first + _TOGETHER], epoch)]
         self._writing = Frozen(self.agent, self.partition, puts, sorted(self.dropped))
         self.dirty.clear()
         self.dropped.clear()
@@ -145,9 +175,13 @@ class KeyedStates(Generic[S]):
         for key in frozen.deletes:
             self.snapshots.pop(key, None)
 
-    def _encode(self, key: str, epoch: int) -> bytes:
-        entry = self.live[key]
-        return rows.encode(rows.Row(epoch, entry.fence, self.codec.encode(key, entry.state)))
+    def _encoded(self, keys: list[str], epoch: int) -> Iterator[tuple[str, bytes]]:
+        entries, codec = [self.live[key] for key in keys], self.codec
+        if isinstance(codec, Together):
+            payloads = codec.encode_many([entry.state for entry in entries])
+        else:
+            payloads = [codec.encode(entry.key, entry.state) for entry in entries]
+        return zip(keys, rows.encoded([entry.fence for entry in entries], payloads, epoch), strict=True)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from cramjam import lz4, zstd
 ZLIB_MAGIC, LZ4_MAGIC, ZSTD_MAGIC = b"SGs1", b"SGs2", b"SGs3"
 #: Payloads up to this are by LZ4.
 SMALL_BYTES = 4_096
+#: What a small payload takes at the most: LZ4 makes what does not compress larger by a 255th.
+_ROOM_BYTES = SMALL_BYTES + SMALL_BYTES // 255 + 32
 _ZSTD_LEVEL = 1
 _HEAD = struct.Struct(">4sIqH")
 _CRC, _EPOCH, _OFFSET = struct.Struct(">I"), struct.Struct(">qH"), struct.Struct(">q")
@@ -52,13 +54,22 @@ class Row(NamedTuple):
 
 def encode(row: Row) -> bytes:
     """The bytes of a row."""
-    parts = [_EPOCH.pack(row.epoch, len(row.fence))]
-    for topic, offset in row.fence.items():
-        parts += _name(topic), _OFFSET.pack(offset)
-    small = len(row.payload) <= SMALL_BYTES
-    parts.append(bytes(lz4.compress_block(row.payload) if small else zstd.compress(row.payload, _ZSTD_LEVEL)))
-    body = b"".join(parts)
-    return (LZ4_MAGIC if small else ZSTD_MAGIC) + _CRC.pack(zlib.crc32(body)) + body
+    return next(encoded([row.fence], [row.payload], row.epoch))
+
+
+def encoded(fences: Iterable[dict[str, int]], payloads: Iterable[bytes], epoch: int) -> Iterator[bytes]:
+    """The bytes of many rows."""
+    room = bytearray(_ROOM_BYTES)
+    inside, heads = memoryview(room), dict[tuple[tuple[str, int], ...], bytes]()
+    for fence, payload in zip(fences, payloads, strict=True):
+        offsets = tuple(fence.items())
+        head = heads.get(offsets)
+        if head is None:
+            head = heads[offsets] = b"".join([_EPOCH.pack(epoch, len(fence)), *[
+                _name(topic) + _OFFSET.pack(offset) for topic, offset in offsets]])
+        small = len(payload) <= SMALL_BYTES
+        body = inside[:lz4.compress_block_into(payload, room)] if small else zstd.compress(payload, _ZSTD_LEVEL)
+        yield b"".join((LZ4_MAGIC if small else ZSTD_MAGIC, _CRC.pack(zlib.crc32(body, zlib.crc32(head))), head, body))
 
 
 @lru_cache(maxsize=256)

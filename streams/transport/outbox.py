@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -36,13 +36,21 @@ class Outbox:
     def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None,
             headers: Mapping[str, bytes] | None = None) -> None:
         """Add a record to its partition's open batch, or to a new one if that is full."""
-        tp, listed = TopicPartition(topic, partition), list(headers.items()) if headers else []
-        batches = self._open.setdefault(tp, [])
-        if not batches or batches[-1].append(timestamp=None, key=key, value=value, headers=listed) is None:
-            batches.append(self._producer().create_batch())
-            batches[-1].append(timestamp=None, key=key, value=value, headers=listed)
-        self._waiting += len(value or b"")
-        self._some.set()
+        self.put_all(topic, partition, [(key, value)], headers)
+
+    def put_all(self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]],
+                headers: Mapping[str, bytes] | None = None) -> None:
+        """The same of many records (key, value) of one partition."""
+        batches = self._open.setdefault(TopicPartition(topic, partition), [])
+        listed, some = list(headers.items()) if headers else [], False
+        for key, value in records:
+            if not batches or batches[-1].append(timestamp=None, key=key, value=value, headers=listed) is None:
+                batches.append(self._producer().create_batch())
+                batches[-1].append(timestamp=None, key=key, value=value, headers=listed)
+            self._waiting += len(value or b"")
+            some = True
+        if some:
+            self._some.set()
 
     async def room(self) -> None:
         """Return at once, unless too much waits to be sent: then when it is under way."""

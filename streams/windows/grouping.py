@@ -109,6 +109,44 @@ def by_group(groups: IntArray, count: int) -> tuple[IntArray, IntArray]:
 
 
 @compiled
+def alike(values: IntArray, edges: IntArray, kind: IntArray) -> tuple[IntArray, IntArray]:
+    """(ids (n,), first (k,)) of things: i is of a kind, and is made of values[edges[i]:edges[i + 1]]. Those that are
+    the same have one id; first[id] is the first of them.
+    """
+    bits = 4
+    while 1 << bits < 2 * len(kind):
+        bits += 1
+    table, ids, first = np.full(1 << bits, -1, np.int64), np.empty(len(kind), np.int64), np.empty(len(kind), np.int64)
+    size = 0
+    for at in range(len(kind)):
+        part = values[edges[at]:edges[at + 1]]
+        found = np.uint64(kind[at])
+        for value in part:
+            found = (found ^ (found >> np.uint64(32)) ^ np.uint64(value)) * _MULTIPLIER
+        slot = np.int64((found * _MULTIPLIER) >> np.uint64(64 - bits))
+        while table[slot] >= 0:
+            other = first[table[slot]]
+            if kind[other] == kind[at] and np.array_equal(values[edges[other]:edges[other + 1]], part):
+                break
+            slot = (slot + 1) & (len(table) - 1)
+        if table[slot] < 0:
+            table[slot], first[size] = size, at
+            size += 1
+        ids[at] = table[slot]
+    return ids, first[:size].copy()
+
+
+@compiled
+def spread(ids: IntArray, edges: IntArray, ends: IntArray) -> IntArray:
+    """(ends[-1],) places: of thing i, which has ends[i] to ends[i + 1], those from edges[ids[i]] on."""
+    found = np.empty(ends[-1], np.int64)
+    for at in range(len(ids)):
+        for place in range(ends[at], ends[at + 1]):
+            found[place] = edges[ids[at]] + place - ends[at]
+    return found
+
+
+@compiled
 def cell_keys(start: IntArray, field: NDArray[np.int32], pane_of_row: IntArray, fields: int) -> IntArray:
     """(m,) pane * fields + field of every value; -1 for rows without a pane (-1).
 
@@ -123,9 +161,11 @@ def cell_keys(start: IntArray, field: NDArray[np.int32], pane_of_row: IntArray, 
     return keys
 
 
-def edges(sizes: Sequence[int]) -> IntArray:
+def edges(sizes: Sequence[int] | IntArray) -> IntArray:
     """(n + 1,) where each of things of these sizes begins and ends, one after the other."""
-    return np.cumsum([0, *sizes], dtype=np.int64)
+    found = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=found[1:])
+    return found
 
 
 def chunks(items: Sequence[T], size: Callable[[T], int], most: int) -> Iterator[tuple[list[T], int]]:
@@ -139,3 +179,12 @@ def chunks(items: Sequence[T], size: Callable[[T], int], most: int) -> Iterator[
             chunk, total = [], 0
     if chunk:
         yield chunk, total
+
+
+def spans(sizes: IntArray, most: int) -> Iterator[tuple[int, int]]:
+    """The same of things by their sizes (n,): from where to where."""
+    ends, low, before = np.cumsum(sizes), 0, 0
+    while low < len(sizes):
+        high = min(len(sizes), int(np.searchsorted(ends, before + most, side="right")) + 1)
+        yield low, high
+        low, before = high, int(ends[high - 1])

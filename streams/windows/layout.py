@@ -32,19 +32,27 @@ class Layout:
     sketched (names,): the slot, with `SAMPLED` of a feature; -1 of a category.
     """
 
-    __slots__ = ("__weakref__", "_quoted", "categories", "identity", "names", "sketched", "slots")
+    __slots__ = ("__weakref__", "_packed", "_quoted", "categories", "identity", "names", "sketched", "slots")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.slots = {name: slot for slot, name in enumerate(names)}
         self.identity: IntArray = np.arange(len(names))
         self.sketched: IntArray = np.array([_sketched(slot, name) for slot, name in enumerate(names)], np.int64)
+        self._packed: msgspec.Raw | None = None
         self._quoted: tuple[NDArray[np.uint8], IntArray] | None = None
         self.categories: dict[str, int] = {}
         for name in names:
             field, equals, category = name.partition("=")
             if equals and category != OTHER:
                 self.categories[field] = self.categories.get(field, 0) + 1
+
+    @property
+    def packed(self) -> msgspec.Raw:
+        """The names as a MessagePack array."""
+        if self._packed is None:
+            self._packed = msgspec.Raw(msgspec.msgpack.encode(self.names))
+        return self._packed
 
     @property
     def quoted(self) -> tuple[NDArray[np.uint8], IntArray]:

@@ -35,6 +35,8 @@ MAX_BUCKETS = 1_024
 _SPARSE = 16
 #: Fewer keys are not worth the tables of a radix sort.
 _FEW = 1_024
+#: Keys of a slot, on average, up to which they are sorted by insertion.
+_INSERTED = 24
 _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 
@@ -96,10 +98,40 @@ def radix_sorted(keys: KeyArray) -> KeyArray:
 
 
 @compiled
+def slot_sorted(keys: KeyArray) -> KeyArray:
+    """The same of few keys: by slot first, by counting, then those of each slot, which are very few, by insertion."""
+    top = 0
+    for key in keys:
+        top = max(top, key >> CODE_BITS)
+    if top > len(keys) or len(keys) > _INSERTED * (top + 1):
+        return np.sort(keys)
+    places = np.zeros(top + 2, np.int64)
+    for key in keys:
+        places[(key >> CODE_BITS) + 1] += 1
+    for slot in range(top + 1):
+        places[slot + 1] += places[slot]
+    out = np.empty_like(keys)
+    for key in keys:
+        slot = key >> CODE_BITS
+        out[places[slot]] = key
+        places[slot] += 1
+    low = 0
+    for slot in range(top + 1):
+        for at in range(low + 1, places[slot]):
+            key, to = out[at], at
+            while to > low and out[to - 1] > key:
+                out[to] = out[to - 1]
+                to -= 1
+            out[to] = key
+        low = places[slot]
+    return out
+
+
+@compiled
 def counted(keys: KeyArray) -> tuple[KeyArray, IntArray]:
     """(distinct keys ascending, how often each comes) of keys (n,) in any order, none negative."""
     found, counts, size = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64), 0
-    for key in np.sort(keys) if len(keys) < _FEW else radix_sorted(keys):
+    for key in slot_sorted(keys) if len(keys) < _FEW else radix_sorted(keys):
         if size and found[size - 1] == key:
             counts[size - 1] += 1
         else:
@@ -113,6 +145,13 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
     """Two sketches as one; both with ascending keys. A key that comes twice in `more` has its counts added."""
     out = np.empty(len(keys) + len(more), np.int32)
     sums = np.empty(len(out), np.int64)
+    size = merge_into(keys, counts, more, their, out, sums)
+    return out[:size].copy(), sums[:size].copy()
+
+
+@compiled
+def merge_into(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray, out: KeyArray, sums: IntArray) -> int:
+    """The same, written to the beginning of two arrays with room for all keys; how many."""
     a, b, size = 0, 0, 0
     while a < len(keys) or b < len(more):
         if b == len(more) or (a < len(keys) and keys[a] <= more[b]):
@@ -126,7 +165,7 @@ def merged(keys: KeyArray, counts: IntArray, more: KeyArray, their: IntArray) ->
         else:
             out[size], sums[size] = key, count
             size += 1
-    return out[:size].copy(), sums[:size].copy()
+    return size
 
 
 @compiled

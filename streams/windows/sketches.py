@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -38,12 +39,22 @@ class Sketches:
         self._waits = 0
 
     def add(self, keys: KeyArray) -> None:
-        """Add values by their keys, in any order; keeps the array."""
+        """Add values by their keys, in any order; keeps the array until they are counted."""
         if len(keys):
             self._waiting.append(keys)
             self._waits += len(keys)
             if self._waits >= _MAX_WAITING:
                 self.arrays()
+
+    @staticmethod
+    def add_each(many: Sequence[Sketches], keys: KeyArray, low: Sequence[int], high: Sequence[int]) -> None:
+        """Add keys[low[i]:high[i]] to each; keeps the array until they are counted."""
+        for one, first, end in zip(many, low, high, strict=True):
+            if first < end:
+                one._waiting.append(keys[first:end])
+                one._waits += end - first
+                if one._waits >= _MAX_WAITING:
+                    one.arrays()
 
     def weigh(self, keys: KeyArray, counts: IntArray, slots: int) -> None:
         """Add values of so many slots by their keys, in any order, each as often as is said."""
@@ -86,12 +97,35 @@ class Sketches:
     @staticmethod
     def settle(many: Sequence[Sketches]) -> None:
         """Count what waits in all of them at once; their `arrays` are at hand afterwards."""
-        for few, _ in chunks([one for one in many if one._waits], lambda one: one._waits, _TOGETHER):
-            first = edges([one._waits for one in few])
-            found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]), first)
-            for one, part in zip(few, _split(*found), strict=True):
+        waiting = [one for one in many if one._waits]
+        for few, _ in chunks(waiting, _waits, _TOGETHER) if waiting else ():
+            found = counted_each(np.concatenate([keys for one in few for keys in one._waiting]),
+                                 edges([one._waits for one in few]))
+            if any(len(one._keys) for one in few):
+                found = merged_each(*found, edges([len(one._keys) for one in few]),
+                                    np.concatenate([one._keys for one in few]),
+                                    np.concatenate([one._counts for one in few]))
+            every, counts, ends = found
+            low = 0
+            for one, high in zip(few, ends.tolist(), strict=True):
                 one._waiting, one._waits = [], 0
-                one._take(*part)
+                one._keys, one._counts = every[low:high].copy(), counts[low:high].copy()
+                if high - low > sketch.MAX_BUCKETS:
+                    one._keys, one._counts = sketch.bounded(one._keys, one._counts)
+                low = high
+
+    @staticmethod
+    def sizes(many: Sequence[Sketches]) -> IntArray:
+        """(n,) how many buckets each has."""
+        Sketches.settle(many)
+        return np.array([len(one._keys) for one in many], np.int64)
+
+    @staticmethod
+    def columns(many: Sequence[Sketches]) -> tuple[IntArray, KeyArray, IntArray]:
+        """(edges (n + 1,), keys, counts) of all, one after the other; sketch i has edges[i] to edges[i + 1]."""
+        Sketches.settle(many)
+        keys = [one._keys for one in many]
+        return edges(list(map(len, keys))), np.concatenate(keys), np.concatenate([one._counts for one in many])
 
     @staticmethod
     def summed(groups: Sequence[Sequence[Sketches]], slots: Sequence[int]) -> list[Sketches]:
@@ -101,6 +135,9 @@ class Sketches:
         for few, _ in chunks(list(zip(groups, slots, strict=True)), _keys_of, _TOGETHER):
             found += _summed(few)
         return found
+
+
+_waits = operator.attrgetter("_waits")
 
 
 def _keys_of(group: tuple[Sequence[Sketches], int]) -> int:
@@ -140,6 +177,20 @@ def counted_each(keys: KeyArray, first: IntArray) -> tuple[KeyArray, IntArray, I
 
 
 @compiled
+def merged_each(more: KeyArray, their: IntArray, ends: IntArray, first: IntArray, keys: KeyArray, counts: IntArray
+                ) -> tuple[KeyArray, IntArray, IntArray]:
+    """The same of such sketches and of others, keys[first[i]:first[i + 1]] with their counts, as `merged`."""
+    found, sums = np.empty(ends[-1] + len(keys), np.int32), np.empty(ends[-1] + len(keys), np.int64)
+    edge, size, low = np.empty(len(ends), np.int64), 0, 0
+    for at in range(len(ends)):
+        span = slice(first[at], first[at + 1])
+        size += sketch.merge_into(keys[span], counts[span], more[low:ends[at]], their[low:ends[at]], found[size:],
+                                  sums[size:])
+        low, edge[at] = ends[at], size
+    return found, sums, edge
+
+
+@compiled
 def summed_each(keys: KeyArray, counts: IntArray, first: IntArray, slots: IntArray
                 ) -> tuple[KeyArray, IntArray, IntArray]:
     """The same of keys that come as often as is said, as `summed`; slots (n,)."""
@@ -160,5 +211,7 @@ def warm() -> None:
     one.weigh(np.zeros(1, np.int32), np.ones(1, np.int64), 1)
     sketch.outgrown(np.zeros(1, np.int32))
     other = Sketches()
+    other.add(np.zeros(1, np.int32))
+    Sketches.settle([other])
     other.add(np.zeros(1, np.int32))
     Sketches.summed([[one, other]], [1])

@@ -10,7 +10,6 @@ given, without fast-math: the same sequence gives the same bits.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -39,18 +38,22 @@ def empty_rows(rows: int) -> FloatArray:
 
 
 def extended(table: FloatArray, rows: int) -> FloatArray:
-    """The table with empty rows after its own, `rows` in all, to be read only; itself if it has as many."""
-    if len(table) >= rows:
-        return table
-    more = _empty(rows - len(table))
-    return np.concatenate((table, more)) if len(table) else more
+    """The table with empty rows after its own, `rows` in all; itself if it has as many."""
+    return table if len(table) >= rows else np.concatenate((table, empty_rows(rows - len(table))))
 
 
-@lru_cache(maxsize=1_024)
-def _empty(rows: int) -> FloatArray:
-    """The same as `empty_rows`, shared."""
-    found = empty_rows(rows)
-    found.flags.writeable = False
+@compiled
+def widened(tables: FloatArray, have: IntArray, edges: IntArray) -> FloatArray:
+    """(edges[-1], 7): tables of have[i] rows, one after the other, with empty rows behind those of each: table i has
+    edges[i + 1] - edges[i] of them."""
+    found, at = np.empty((edges[-1], CELLS)), 0
+    for part in range(len(have)):
+        low, middle = edges[part], edges[part] + have[part]
+        found[low:middle] = tables[at:at + have[part]]
+        at += have[part]
+        for row in range(middle, edges[part + 1]):
+            found[row] = 0.0
+            found[row, MIN], found[row, MAX] = np.inf, -np.inf
     return found
 
 

@@ -1,7 +1,7 @@
-"""The JSON of many windows' fields, written in one compiled pass.
+"""The JSON of many windows, written in one compiled pass.
 
-Numbers that are whole, or the same as the one before (of a single value sum, minimum, maximum and mean are one), are
-spelled here; the others by msgspec, all of them at once, and woven in.
+Numbers that are whole or have up to four decimals, or are the same as the one before (of a single value sum, minimum,
+maximum and mean are one), are spelled here; the others by msgspec, all of them at once, and woven in.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ KeyArray = NDArray[np.int32]
 NUMBERS = 5
 #: Bytes that a field takes at the most, its numbers with it, its name and its sketch not; and a bucket.
 _FIELD_BYTES, _BUCKET_BYTES = 320, 32
-#: How a number is spelled: as the one before it, as a whole number, or by msgspec.
-_SAME, _WHOLE, _SPELLED = 0, 1, 2
+#: And what is around its fields, beside what is its series'.
+_HEAD_BYTES = 320
+#: How a number is spelled: as the one before it, as a whole number, with up to four decimals, or by msgspec.
+_SAME, _WHOLE, _DECIMAL, _SPELLED = 0, 1, 2, 3
 #: Whole numbers below this are spelled with all their digits.
 _PLAIN = 1e15
+_DECIMALS = 1e4
 #: The texts between a field's values, and where each begins.
 _TEXTS = (b'{"count":', b',"schema_version":1,"missing":', b',"sum":', b',"min":', b',"max":', b',"mean":', b',"m2":',
-          b',"sketch":[', b'0.0,"min":null,"max":null,"mean":null,"m2":0.0,"sketch":[', b',"sketched":')
+          b',"sketch":[', b'0.0,"min":null,"max":null,"mean":null,"m2":0.0,"sketch":[', b',"sketched":',
+          b'-', b'","start_ms":', b',"size_ms":', b',"partition":', b',"count":', b',"errors":', b',"revision":',
+          b',"closed_ms":')
 _TEXT = np.frombuffer(b"".join(_TEXTS), np.uint8)
 _AT = np.cumsum([0, *map(len, _TEXTS)])
 _COUNT, _MISSING, _SUM, _MIN, _SKETCH, _EMPTY, _SKETCHED = 0, 1, 2, 3, 7, 8, 9
+_DASH, _START, _SIZE, _PARTITION, _EVENTS, _ERRORS, _REVISION, _CLOSED = range(10, 18)
 _COMMA, _MINUS, _DOT, _ZERO, _OPEN, _CLOSE, _BEGIN, _END = b",-.0[]{}"
 _DIGITS = np.frombuffer(b"".join(b"%04d" % number for number in range(10_000)) + b"   ", np.uint8)
 _U10, _U10000, _U100000 = np.uint64(10), np.uint64(10_000), np.uint64(100_000)
@@ -51,6 +57,16 @@ class Names(NamedTuple):
     first: IntArray
 
 
+class Heads(NamedTuple):
+    """What is around the fields of windows, up to them: of window w the text text[at[w]:at[w + 1]] with numbers where
+    it is cut, cut[w] bytes after its beginning; numbers (windows, 5): size, start, events, errors, revision."""
+
+    text: Bytes
+    at: IntArray
+    cut: IntArray
+    numbers: IntArray
+
+
 class Fields(NamedTuple):
     """The fields of windows: window w has layout[w], the rows row[w]:row[w + 1] and the keys key[w]:key[w + 1].
 
@@ -66,9 +82,9 @@ class Fields(NamedTuple):
     counts: IntArray
 
 
-def most_bytes(names: int, fields: int, buckets: int) -> int:
-    """Bytes that the object of a window takes at the most; `names`: those of its fields' names."""
-    return 8 + names + fields * _FIELD_BYTES + buckets * _BUCKET_BYTES
+def most_bytes(texts: IntArray, fields: IntArray, buckets: IntArray) -> IntArray:
+    """Bytes that each window takes at the most; `texts`: those of its series' texts and of its fields' names."""
+    return _HEAD_BYTES + texts + fields * _FIELD_BYTES + buckets * _BUCKET_BYTES
 
 
 @bare
@@ -99,13 +115,15 @@ def unspelled(table: FloatArray, out: FloatArray) -> int:
 
 
 @bare
-def weave(names: Names, of: Fields, text: Bytes, out: Bytes, ends: IntArray) -> None:
-    """Write the objects one after the other into `out`; ends (windows,): where each ends.
+def weave(names: Names, heads: Heads, of: Fields, text: Bytes, partition: int, closed_ms: int, out: Bytes,
+          ends: IntArray) -> None:
+    """Write the windows one after the other into `out`; ends (windows,): where each ends.
 
     text: a JSON list of the `unspelled` numbers.
     """
     size, number = 0, 1
     for window in range(len(ends)):
+        size = _head(heads, window, partition, closed_ms, out, size)
         out[size] = _BEGIN
         size, key, layout = size + 1, of.key[window], of.layout[window]
         base, first = names.base[layout], names.first[layout]
@@ -117,9 +135,27 @@ def weave(names: Names, of: Fields, text: Bytes, out: Bytes, ends: IntArray) -> 
             row = of.row[window] + slot
             size, number = _summary(of.table, row, of.left[row], text, number, out, size)
             size, key = _sketch(of.keys, of.counts, key, of.key[window + 1], slot, out, size)
-        out[size] = _END
-        size += 1
+        out[size], out[size + 1] = _END, _END
+        size += 2
         ends[window] = size
+
+
+@inlined
+def _head(heads: Heads, window: int, partition: int, closed_ms: int, out: Bytes, size: int) -> int:
+    """A window up to its fields."""
+    at, cut, numbers = heads.at[window], heads.at[window] + heads.cut[window], heads.numbers[window]
+    size = _copy(heads.text, at, cut, out, size)
+    size = _integer(numbers[0], out, _text(_DASH, out, size))
+    size = _integer(numbers[1], out, _text(_DASH, out, size))
+    size = _integer(partition, out, _text(_DASH, out, size))
+    size = _integer(numbers[1], out, _text(_START, out, size))
+    size = _integer(numbers[0], out, _text(_SIZE, out, size))
+    size = _integer(partition, out, _text(_PARTITION, out, size))
+    size = _integer(numbers[2], out, _text(_EVENTS, out, size))
+    size = _integer(numbers[3], out, _text(_ERRORS, out, size))
+    size = _integer(numbers[4], out, _text(_REVISION, out, size))
+    size = _integer(closed_ms, out, _text(_CLOSED, out, size))
+    return _copy(heads.text, cut, heads.at[window + 1], out, size)
 
 
 @bare
@@ -135,7 +171,16 @@ def _how(found: float, before: float, part: int) -> int:
         return _SAME
     if abs(found) < _PLAIN and found == math.floor(found) and (found != 0.0 or math.copysign(1.0, found) > 0.0):
         return _WHOLE
+    if part < NUMBERS - 2 and 0.0 < abs(found) < _PLAIN / _DECIMALS and _scaled(found) / _DECIMALS == abs(found):
+        return _DECIMAL
     return _SPELLED
+
+
+@bare
+def _scaled(found: float) -> float:
+    """The number without its sign, times ten thousand. If that is whole, the number's shortest decimal has its digits:
+    no two decimals of up to fifteen digits are the same double."""
+    return math.floor(abs(found) * _DECIMALS + 0.5)
 
 
 @inlined
@@ -160,6 +205,8 @@ def _summary(table: FloatArray, row: int, left: int, text: Bytes, number: int, o
             size = _integer(np.int64(found), out, size)
             out[size], out[size + 1] = _DOT, _ZERO
             size += 2
+        elif how == _DECIMAL:
+            size = _decimal(found, out, size)
         else:
             end = number
             while text[end] != _COMMA and text[end] != _CLOSE:
@@ -215,6 +262,20 @@ def _integer(value: int, out: Bytes, size: int) -> int:
         return _long(rest, out, size)
     out[size] = _ZERO + rest // _U10000                     # nearly all buckets
     return _four(4 * np.int64(rest % _U10000), out, size + 1) + 4
+
+
+@bare
+def _decimal(found: float, out: Bytes, size: int) -> int:
+    if found < 0.0:
+        out[size] = _MINUS
+        size += 1
+    scaled = np.int64(_scaled(found))
+    size = _integer(scaled // 10_000, out, size)
+    out[size] = _DOT
+    size = _four(4 * (scaled % 10_000), out, size + 1) + 4
+    while out[size - 1] == _ZERO:
+        size -= 1
+    return size
 
 
 @inlined

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from schemas.windows import series_digest
 from streams.batch import SeriesKey
 from streams.windows import weaving
-from streams.windows.grouping import chunks, edges
+from streams.windows.grouping import edges, spans
 from streams.windows.layout import Layout, Layouts
 from streams.windows.panes import Pane, PaneKey
 from streams.windows.record import Window, WindowRecord, write_window
@@ -37,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 _kept = threading.local()
 _NONE = np.empty(0, np.uint8)
 #: What of a window's head is not its series', in a window of nothing.
-_BLANK = '-1-0-0","start_ms":0,"size_ms":1,"partition":0,"count":0,"errors":0,"revision":0,"closed_ms":0'
+_BLANK = b'-1-0-0","start_ms":0,"size_ms":1,"partition":0,"count":0,"errors":0,"revision":0,"closed_ms":0'
 _NO_LAYOUT = Layouts().empty
 
 
@@ -65,17 +65,11 @@ def window(key: PaneKey, closed: Pane, partition: int, closed_ms: int, with_fiel
 
 def described(closed: Sequence[Closed], partition: int, closed_ms: int, describe: Describe) -> list[WrittenWindow]:
     """The records of panes whose windows are what `describe` makes of them, which is asked but once a series."""
-    closed_ms, found = max(0, closed_ms), list[WrittenWindow]()
-    for (key, pane), fields in zip(closed, fields_json([pane for _, pane in closed]), strict=True):
-        if fields is None:
-            whole = describe(key, pane, partition, closed_ms, True)
-            found.append(WrittenWindow(whole.window_id, write_window(whole)))
-            continue
-        head, where = _head(key.series, describe), f"{key.size_ms}-{key.start_ms}-{partition}"
-        text = (f'{head.before}-{where}","start_ms":{key.start_ms},"size_ms":{key.size_ms},"partition":{partition},'
-                f'"count":{pane.count},"errors":{pane.errors},"revision":{pane.revision},"closed_ms":{closed_ms}'
-                f'{head.after}')
-        found.append(WrittenWindow(f"{head.window_id}-{where}", b"".join((text.encode(), fields, b"}"))))
+    heads, found = [_head(key.series, describe) for key, _ in closed], list[WrittenWindow]()
+    most = _most_bytes(closed, heads)
+    for low, high in spans(most, _ROOM):
+        found += _together(closed[low:high], heads[low:high], partition, max(0, closed_ms), describe,
+                           int(most[low:high].sum()))
     return found
 
 
@@ -83,42 +77,60 @@ class _Head(NamedTuple):
     """What is the same in all windows of a series: the beginning of its id, and the text around what is not."""
 
     window_id: str
-    before: str
-    after: str
+    text: bytes
+    cut: int
 
 
 @lru_cache(maxsize=65_536)
 def _head(series: SeriesKey, describe: Describe) -> _Head:
     blank = describe(PaneKey(series, 1, 0), Pane(_NO_LAYOUT), 0, 0, False)
-    before, after = write_window(blank).decode().removesuffix("{}}").split(_BLANK)
-    return _Head(blank.window_id.removesuffix("-1-0-0"), before, after)
+    before, after = write_window(blank).removesuffix(b"{}}").split(_BLANK)
+    return _Head(blank.window_id.removesuffix("-1-0-0"), before + after, len(before))
 
 
-def fields_json(panes: Sequence[Pane]) -> Iterator[memoryview | None]:
-    """The JSON object of each pane's fields, there until the next is asked for; None if some sums are not finite."""
-    Sketches.settle([pane.sketches for pane in panes])
-    for chunk, size in chunks(panes, _most_bytes, _ROOM):
-        yield from _written_together(chunk, size)
+def _most_bytes(closed: Sequence[Closed], heads: Sequence[_Head]) -> IntArray:
+    return weaving.most_bytes(
+        np.array([len(head.text) + len(pane.layout.quoted[0]) for head, (_, pane) in zip(heads, closed, strict=True)],
+                 np.int64),
+        np.array([len(pane.table) for _, pane in closed], np.int64),
+        Sketches.sizes([pane.sketches for _, pane in closed]))
 
 
-def _most_bytes(pane: Pane) -> int:
-    return weaving.most_bytes(len(pane.layout.quoted[0]), len(pane.table), len(pane.sketches.arrays()[0]))
-
-
-def _written_together(panes: Sequence[Pane], size: int) -> list[memoryview | None]:
-    names, fields = _columns(panes)
-    finite = np.empty(len(panes), np.bool_)
+def _together(closed: Sequence[Closed], heads: Sequence[_Head], partition: int, closed_ms: int, describe: Describe,
+              size: int) -> list[WrittenWindow]:
+    """The same of windows that take so many bytes at the most."""
+    names, fields = _columns([pane for _, pane in closed])
+    finite = np.empty(len(closed), np.bool_)
     weaving.finite(fields.row, fields.table, finite)
     if not finite.all():
-        fine = [pane for pane, whole in zip(panes, finite, strict=True) if whole]
-        found = iter(_written_together(fine, size) if fine else [])
-        return [next(found) if whole else None for whole in finite]
+        return _some(closed, heads, finite.tolist(), partition, closed_ms, describe, size)
     numbers = np.empty(len(fields.table) * weaving.NUMBERS)
     text = np.frombuffer(_encode(numbers[:weaving.unspelled(fields.table, numbers)].tolist()), np.uint8)
-    out, ends = _room(size), np.empty(len(panes), np.int64)
-    weaving.weave(names, fields, text, out, ends)
+    out, ends = _room(size), np.empty(len(closed), np.int64)
+    weaving.weave(names, _around(closed, heads), fields, text, partition, closed_ms, out, ends)
     whole = out.data
-    return [whole[low:high] for low, high in itertools.pairwise([0, *ends.tolist()])]
+    return [WrittenWindow(f"{head.window_id}-{key.size_ms}-{key.start_ms}-{partition}", bytes(whole[low:high]))
+            for (key, _), head, (low, high) in zip(closed, heads, itertools.pairwise([0, *ends.tolist()]), strict=True)]
+
+
+def _some(closed: Sequence[Closed], heads: Sequence[_Head], finite: Sequence[bool], partition: int, closed_ms: int,
+          describe: Describe, size: int) -> list[WrittenWindow]:
+    """The same where some sums are not finite."""
+    fine = [item for item, whole in zip(closed, finite, strict=True) if whole]
+    found = iter(_together(fine, [head for head, whole in zip(heads, finite, strict=True) if whole], partition,
+                           closed_ms, describe, size) if fine else [])
+    records = [describe(*item, partition, closed_ms, True) for item, whole in zip(closed, finite, strict=True)
+               if not whole]
+    others = iter([WrittenWindow(record.window_id, write_window(record)) for record in records])
+    return [next(found) if whole else next(others) for whole in finite]
+
+
+def _around(closed: Sequence[Closed], heads: Sequence[_Head]) -> weaving.Heads:
+    texts = [head.text for head in heads]
+    return weaving.Heads(
+        np.frombuffer(b"".join(texts), np.uint8), edges(list(map(len, texts))), np.array([head.cut for head in heads]),
+        np.array([(key.size_ms, key.start_ms, pane.count, pane.errors, pane.revision) for key, pane in closed],
+                 np.int64))
 
 
 def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
@@ -126,7 +138,6 @@ def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
     layouts: dict[Layout, int] = {}
     of_layout = [layouts.setdefault(pane.layout, len(layouts)) for pane in panes]
     quoted = [layout.quoted for layout in layouts]
-    sketches = [pane.sketches.arrays() for pane in panes]
     row = edges([len(pane.table) for pane in panes])
     left = np.zeros(row[-1], np.int64)
     for at, pane in enumerate(panes):
@@ -137,8 +148,7 @@ def _columns(panes: Sequence[Pane]) -> tuple[weaving.Names, weaving.Fields]:
                           edges([len(text) for text, _ in quoted]), edges([len(where) for _, where in quoted]))
     return names, weaving.Fields(
         np.array(of_layout, np.int64), row, np.concatenate([pane.table for pane in panes]), left,
-        edges([len(keys) for keys, _ in sketches]), np.concatenate([keys for keys, _ in sketches]),
-        np.concatenate([counts for _, counts in sketches]))
+        *Sketches.columns([pane.sketches for pane in panes]))
 
 
 def _room(size: int) -> weaving.Bytes:
@@ -153,4 +163,4 @@ def warm() -> None:
     """Compile the kernels, or load them from their cache."""
     pane = Pane(Layouts().of(("a",)))
     pane.sketches.add(np.zeros(1, np.int32))
-    list(fields_json([pane]))
+    written([(PaneKey(SeriesKey("", "", "", ""), 1, 0), pane)], 0, 0)

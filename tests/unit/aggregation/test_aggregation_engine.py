@@ -262,6 +262,16 @@ def test_settings_reach_the_engine() -> None:
     assert (found.granularities_ms, found.delay_ms, found.grace_ms, found.idle_ms) == ((500, 1_000), 7, 8, 900)
 
 
+def test_an_open_pane_that_was_restored_takes_in_more_events() -> None:
+    world = World()
+    world.run(event(100), event(1_200), event(200, "n"))
+    world = world.restarted()
+    world.run(event(300), event(1_400), event(400, "n"))
+    windows = world.run(event(200_000)).windows
+    assert spans([w for w in windows if w.model == "m"])[:2] == [(1, 0, 2, 0), (1, 1, 2, 0)]
+    assert [w.count for w in windows if w.model == "m" and w.size_ms == 60_000] == [4]
+
+
 WARM = """
 import sys
 sys.path[:0] = {path!r}

@@ -1,7 +1,7 @@
 """The order of a checkpoint is the proof of exactness: each test stops it somewhere and looks at what was written."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -25,6 +25,9 @@ class Broker:
     def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None,
             headers: Mapping[str, bytes] | None = None) -> None:
         self.log.append((topic, key))
+
+    def put_all(self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        self.log += [(topic, key) for key, _ in records]
 
     async def room(self) -> None:
         """There always is."""

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from streams.batch import SeriesKey
 from streams.windows import summary
 from streams.windows.layout import OTHER, SLOTS, Layouts
-from streams.windows.panes import Grid, Pane, PaneFormatError, PaneKey, texts
+from streams.windows.panes import Grid, Pane, PaneFormatError, PaneKey
 from streams.windows.sketch import CODE_BITS, SPAN, bucket
+from streams.windows.sketches import Sketches
 
 SERIES = SeriesKey("prod", "m", "1", "model")
 GRID = Grid((1_000, 10_000, 60_000))
@@ -127,8 +128,7 @@ def test_a_pane_of_a_later_format_is_refused_by_name() -> None:
 
 def test_a_pane_with_fewer_counts_than_buckets_is_refused() -> None:
     layouts, found = Layouts(), pane(Layouts())
-    found.sketches._keys, found.sketches._counts = np.arange(3, dtype=np.int32), np.ones(2, np.int64)
-    found.sketches._waiting = []
+    found.sketches = Sketches(np.arange(3, dtype=np.int32), np.ones(2, np.int64))
     with pytest.raises(PaneFormatError, match="damaged"):
         Pane.decode(found.encode(), layouts)
 
@@ -216,8 +216,3 @@ def test_panes_rolled_up_at_once_are_those_merged_one_after_the_other(names: tup
         whole.merge(part, layouts)
     assert Pane.rolled([parts], layouts)[0].encode() == whole.encode()
     assert parts[0].encode() == Pane.rolled([parts[:1]], layouts)[0].encode(), "of one part it is that part"
-
-
-def test_the_keys_of_several_rows_are_those_of_each() -> None:
-    series = SeriesKey("prod", "m", "1", "c")
-    assert texts(series, 1_000, [0, 5_000]) == [PaneKey(series, 1_000, start).text() for start in (0, 5_000)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, bucket, bucket_value, collapse, quantile
+from streams.windows.sketch import CODE_BITS, MAX_BUCKETS, SPAN, bucket, bucket_value, collapse, quantile, slot_sorted
 from streams.windows.sketches import Sketches
 
 DATA = Path(os.environ.get("STREAMGAUGE_DATA", "../shared/data"))
@@ -157,3 +157,11 @@ def test_weighed_values_in_any_order_are_those_added_as_often(drawn: list[tuple[
     weighed.weigh(keys, counts, 3)
     added.add(np.repeat(keys, counts))
     assert weighed.by_slot(3) == added.by_slot(3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9) | st.just(511), st.integers(0, 2**CODE_BITS - 1)), min_size=1,
+                max_size=300))
+@settings(deadline=None)
+def test_few_keys_are_sorted_by_slot_first(drawn: list[tuple[int, int]]) -> None:
+    keys = np.array([slot << CODE_BITS | code for slot, code in drawn], np.int32)
+    assert slot_sorted(keys).tolist() == sorted(keys.tolist())
