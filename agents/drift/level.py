@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from agents.drift.memory import Past
-from agents.drift.reading import add_buckets
 from agents.drift.reference import Point, Reference, Warm
 from agents.drift.season import Usual
 from schemas.drift import DriftReference
@@ -149,4 +148,14 @@ def interval_of(steps: list[Step], moved: list[float], by: float, variance: floa
 
 
 def gather(sketch: dict[int, int], point: Point) -> None:
-    add_buckets(sketch, point.sketch.items())
+    """Add a point's buckets; of the first, all at once."""
+    codes, counts = point.sketch
+    if not len(codes):
+        return
+    more = zip(codes.tolist(), counts.tolist(), strict=True)
+    if not sketch:
+        sketch.update(more)
+        return
+    known = sketch.get
+    for code, count in more:
+        sketch[code] = known(code, 0) + count

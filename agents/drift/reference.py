@@ -13,13 +13,18 @@ less than R^2 / N for a range of R: what was constant for N events may yet be se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from agents.drift.options import Effect
 
+#: Codes (b,) ascending, and counts (b,).
+Buckets: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int64]]
+NO_SKETCH: Buckets = (np.empty(0, np.int32), np.empty(0, np.int64))
 #: Points of a warm-up.
 WARM_UP_POINTS = 20
 #: Points at which a reference is frozen.
@@ -42,7 +47,7 @@ class Point(NamedTuple):
     """A statistic over one group of windows; variances are of single events.
 
     `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.
-    `sketch`: bucket -> count, where the watch keeps them.
+    `sketch`: codes of buckets and their counts, where the watch keeps them.
     """
 
     start_ms: int
@@ -54,7 +59,7 @@ class Point(NamedTuple):
     log_mean: float = math.nan
     log_variance: float = math.nan
     watched: float = math.nan
-    sketch: Mapping[int, int] = {}
+    sketch: Buckets = NO_SKETCH
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
