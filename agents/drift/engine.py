@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
 from agents.drift.component import Codec, Component, Version
-from agents.drift.grouping import Group
 from agents.drift.level import Change
 from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
@@ -84,7 +83,7 @@ class DriftEngine:
     def _close(self, component: Component, version: Version, window: ClosedWindow,
                partition: int) -> Iterator[DriftEvent]:
         """The group into points, each to its watch; then what moved, told with all that is known by then."""
-        group, version.group = version.group, Group()
+        group = version.group
         changes: list[tuple[Statistic, Watch, Change]] = []
         high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
                       self.options.budget_per_day / (1 + len(version.watches)))
@@ -99,6 +98,7 @@ class DriftEngine:
             change = watch.add(point)
             if change is not None:
                 changes.append((statistic, watch, change))
+        group.clear()
         for statistic, watch, change in changes:
             subject = (window.environment, window.model, window.version, window.component)
             about = About()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -32,6 +32,9 @@ _NO_KEYS, _NO_COUNTS = np.empty(0, np.int32), np.empty(0, np.int64)
 _PARTIALS = np.empty(cells.PARTIALS)
 #: Fields that a group has room for at first, and buckets.
 _FEW_FIELDS, _FEW_BUCKETS = 16, 256
+_NOTHING = (0.0,) * cells.KEPT
+#: Buckets that a group keeps the room for when it is over.
+_MOST_BUCKETS = 1_024
 
 
 class GroupState(msgspec.Struct, array_like=True):
@@ -82,18 +85,17 @@ class Group:
             keys, counts = keys_of(list(kept.cells.values()))
         if len(keys) != len(counts):
             raise ValueError(f"{len(keys)} buckets have {len(counts)} counts")
-        for name in kept.names or kept.cells:
-            group._begin(name, watches)
+        names = kept.names or list(kept.cells)
+        group._begin(names, [-1] * len(names), watches)
         group.table[:len(table), :cells.KEPT] = table
         group._keys, group._counts, group._filled = keys.astype(np.int32), counts.astype(np.int64), len(keys)
         return group
 
     def snapshot(self) -> GroupState:
         """The state, for a codec."""
-        self._settle()
+        keys, counts = self._settled()
         return GroupState(self.start_ms, self.end_ms, self.windows, self.events, self.errors, {}, list(self.names),
-                          self.table[:len(self.names), :cells.KEPT].tobytes(), self._keys.tobytes(),
-                          self._counts.tobytes())
+                          self.table[:len(self.names), :cells.KEPT].tobytes(), keys.tobytes(), counts.tobytes())
 
     def begin(self, start_ms: int, size_ms: int, events: int, errors: int) -> None:
         """Take in a window but for its fields."""
@@ -117,26 +119,31 @@ class Group:
                 _PARTIALS, field, number, edge, codes, times, at, high)
             if at >= high:
                 return
-            for known in field[at:high, reading.NAME].tolist():
-                name = fields.known.texts[known]
-                if name not in self.names and len(self.names) < most_fields:
-                    row = self._begin(name, watches)
-                    self._numbers[row] = known
+            fresh = {known: name for known in field[at:high, reading.NAME].tolist()
+                     if (name := fields.known.texts[known]) not in self.names}
+            self._begin(list(fresh.values())[:most_fields - len(self.names)], list(fresh), watches)
             self._make_room(int(edge[high] - edge[at]))
 
-    def _begin(self, name: str, watches: Mapping[Statistic, Watch]) -> int:
-        """A cell for a field; its row."""
-        row = self.names[name] = len(self.names)
-        if row == len(self.table):
-            more = max(_FEW_FIELDS, row)
-            self.table = np.concatenate([self.table, np.zeros((more, cells.WIDTH))])
-            self._numbers = np.concatenate([self._numbers, np.full(more, -1)])
-        watch = watches.get((name, MEAN))
-        lens, keep = (None, True) if watch is None else (watch.lens, watch.looks_closer)
-        floor, closer = name == LATENCY, keep and "=" not in name
-        self.table[row, cells.LENS:] = (cells.NONE, 0.0, 0.0, 0.0, floor, closer) if lens is None else (
-            cells.LOGARITHMIC if lens.log else cells.PLAIN, lens.low, lens.high, lens.learning, floor, closer)
-        return row
+    def clear(self) -> None:
+        """Begin anew, with the arrays that are there."""
+        self.start_ms = self.end_ms = -1
+        self.windows = self.events = self.errors = self._filled = 0
+        self.names = {}
+        if len(self._keys) > _MOST_BUCKETS:
+            self._keys, self._counts = _NO_KEYS, _NO_COUNTS
+
+    def _begin(self, names: Sequence[str], numbers: Sequence[int], watches: Mapping[Statistic, Watch]) -> None:
+        """Cells for fields, and the numbers of their names."""
+        if not names:
+            return
+        first, size = len(self.names), len(self.names) + len(names)
+        self.names.update(zip(names, range(first, size), strict=True))
+        if size > len(self.table):
+            more = max(_FEW_FIELDS, size, 2 * len(self.table)) - len(self.table)
+            self.table = np.concatenate([self.table, np.empty((more, cells.WIDTH))])
+            self._numbers = np.concatenate([self._numbers, np.empty(more, np.int64)])
+        self._numbers[first:size] = numbers[:len(names)]
+        self.table[first:size] = [_NOTHING + _lens(name, watches) for name in names]
 
     def _make_room(self, buckets: int) -> None:
         """Have room for so many buckets more."""
@@ -146,10 +153,9 @@ class Group:
             self._keys = np.concatenate([self._keys[:self._filled], np.empty(more, np.int32)])
             self._counts = np.concatenate([self._counts[:self._filled], np.empty(more, np.int64)])
 
-    def _settle(self) -> None:
-        """Each bucket once, ascending."""
-        self._keys, self._counts = summed(self._keys[:self._filled], self._counts[:self._filled], len(self.names))
-        self._filled = len(self._keys)
+    def _settled(self) -> tuple[cells.KeyArray, cells.IntArray]:
+        """Each bucket once, ascending, and its count."""
+        return summed(self._keys[:self._filled], self._counts[:self._filled], len(self.names))
 
     def is_full(self, options: DriftOptions) -> bool:
         return self.events >= options.least_events or self.end_ms - self.start_ms >= options.longest_group_ms
@@ -197,11 +203,11 @@ class Group:
                 yield (name, MISSING), self._share(missing, present + missing)
 
     def _means(self, present: Mapping[str, int]) -> Iterator[tuple[Statistic, Point]]:
-        self._settle()
+        keys, counts = self._settled()
         size = len(self.names)
         edge, out = np.empty(size + 1, np.int64), np.empty((size, 5))
-        cells.read_off(self.table, size, self._keys, self._counts, _PARTIALS, edge, out)
-        codes, counts, ends = (self._keys & CODE_MASK) - SPAN, self._counts, edge.tolist()
+        cells.read_off(self.table, size, keys, counts, _PARTIALS, edge, out)
+        codes, ends = (keys & CODE_MASK) - SPAN, edge.tolist()
         for row, ((name, n), moments) in enumerate(zip(present.items(), out.tolist(), strict=True)):
             if n and "=" not in name:
                 low, high = ends[row], ends[row + 1]
@@ -213,6 +219,17 @@ class Group:
     def _share(self, part: int, whole: int) -> Point:
         share = part / whole
         return Point(self.start_ms, self.end_ms, self.windows, whole, share, share * (1 - share), watched=share)
+
+
+def _lens(name: str, watches: Mapping[Statistic, Watch]) -> tuple[float, ...]:
+    """How a field's values are read, as `cells` has it."""
+    watch = watches.get((name, MEAN))
+    reference = None if watch is None else watch.state.reference
+    floor, closer = name == LATENCY, "=" not in name and (watch is None or watch.looks_closer)
+    if watch is None or reference is None:
+        return cells.NONE, 0.0, 0.0, 0.0, floor, closer
+    return (cells.LOGARITHMIC if reference.log else cells.PLAIN, reference.low, reference.high,
+            watch.state.inherited, floor, closer)
 
 
 def _totals(present: Mapping[str, int]) -> dict[str, int]:
