@@ -17,7 +17,7 @@ from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
 from agents.drift.profiles import Profiles, Training
 from agents.drift.traffic import FIELD as TRAFFIC
-from agents.drift.watch import Watch
+from agents.drift.watch import Watch, settle
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
 from streams.windows.closed import ClosedWindow, FieldNames, Fields, ReadWindow, fields_of
@@ -85,6 +85,7 @@ class DriftEngine:
         """The group into points, each to its watch; then what moved, told with all that is known by then."""
         group = version.group
         changes: list[tuple[Statistic, Watch, Change]] = []
+        waiting: list[Watch] = []
         high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
                       self.options.budget_per_day / (1 + len(version.watches)))
         component.expect(window.version, group.names, group.end_ms)
@@ -96,8 +97,11 @@ class DriftEngine:
                 watch.state.occurred_ms = point.end_ms
             watch.height = high
             change = watch.add(point)
+            if watch.waits is not None:
+                waiting.append(watch)
             if change is not None:
                 changes.append((statistic, watch, change))
+        settle(waiting)
         group.clear()
         for statistic, watch, change in changes:
             subject = (window.environment, window.model, window.version, window.component)

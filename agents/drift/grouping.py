@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from agents.drift import cells
+from agents.drift.gathered import NO_SKETCH, Buckets
 from agents.drift.options import (
     CONFIDENCE,
     ERROR_RATE,
@@ -21,7 +22,7 @@ from agents.drift.options import (
     Statistic,
 )
 from agents.drift.reading import Cell, keys_of
-from agents.drift.reference import NO_SKETCH, WARM_UP_POINTS, Point
+from agents.drift.reference import WARM_UP_POINTS, Point
 from agents.drift.watch import Watch
 from streams.windows import reading
 from streams.windows.closed import FieldNames, Fields
@@ -211,7 +212,7 @@ class Group:
         for row, ((name, n), moments) in enumerate(zip(present.items(), out.tolist(), strict=True)):
             if n and "=" not in name:
                 low, high = ends[row], ends[row + 1]
-                sketch = (codes[low:high], counts[low:high]) if high > low else NO_SKETCH
+                sketch = Buckets(codes, counts, low, high) if high > low else NO_SKETCH
                 mean, variance, log_mean, log_variance, level = moments
                 yield (name, MEAN), Point(self.start_ms, self.end_ms, self.windows, n, mean, variance, log_mean,
                                           log_variance, level, sketch)

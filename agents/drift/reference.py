@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from agents.drift.gathered import NO_SKETCH, Buckets
 from agents.drift.options import Effect
 
-#: Codes (b,) ascending, and counts (b,).
-Buckets: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int64]]
-NO_SKETCH: Buckets = (np.empty(0, np.int32), np.empty(0, np.int64))
 #: Points of a warm-up.
 WARM_UP_POINTS = 20
 #: Points at which a reference is frozen.
@@ -47,7 +43,7 @@ class Point(NamedTuple):
     """A statistic over one group of windows; variances are of single events.
 
     `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.
-    `sketch`: codes of buckets and their counts, where the watch keeps them.
+    `sketch`: where the watch keeps them.
     """
 
     start_ms: int
