@@ -42,6 +42,7 @@ def register(pipeline: Pipeline) -> None:
     joint = JointEngine(options) if pipeline.settings.drift_joint else None
     left = options.budget_per_day * (1.0 - (BUDGET_SHARE if joint else 0.0))
     windows, labels = DriftEngine(replace(options, budget_per_day=left)), PerformanceEngine(options)
+    windows.warm()
     topic = pipeline.settings.topic(DRIFT_EVENTS.name)
     pipeline.state(NAME, windows.codec)
     pipeline.state(LABELS, labels.codec)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agents.drift import grouping
 from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
 from agents.drift.component import Codec, Component, Version
@@ -20,6 +21,7 @@ from agents.drift.traffic import FIELD as TRAFFIC
 from agents.drift.watch import Watch, settle
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
+from streams.windows import closed
 from streams.windows.closed import ClosedWindow, FieldNames, Fields, ReadWindow, fields_of
 
 __all__ = ["DriftEngine", "DriftOptions"]
@@ -32,6 +34,11 @@ class DriftEngine:
         self.options = options or DriftOptions()
         self.codec = Codec(self.options)
         self._known = FieldNames()
+
+    def warm(self) -> None:
+        """Compile, or load from the cache."""
+        closed.warm()
+        grouping.warm()
 
     def run(self, windows: Sequence[tuple[int, ClosedWindow]], states: KeyedStates[Component], topic: str,
             partition: int, profiles: Profiles | None = None) -> list[DriftEvent]:
@@ -78,7 +85,7 @@ class DriftEngine:
             return window.read, window.low, window.high
         if self._known.names.full:
             self._known = FieldNames()
-        return fields_of(window, self._known)
+        return fields_of(window.fields, self._known)
 
     def _close(self, component: Component, version: Version, window: ClosedWindow,
                partition: int) -> Iterator[DriftEvent]:

@@ -23,6 +23,7 @@ PairArray = NDArray[np.uint16]
 
 #: Counts are held at this.
 MOST = 1 << 26
+PAIR_BYTES = 4
 _STEP = 65_535
 #: Pairs that a bucket takes at the most, if its count is small.
 _PAIRS = 6
@@ -43,7 +44,7 @@ NO_SKETCH = Buckets(np.empty(0, np.int32), np.empty(0, np.int64), 0, 0)
 def added(packed: Sequence[bytes], more: Sequence[Buckets]) -> list[bytes]:
     """Each packed sketch with another; all of `more` are of the same arrays."""
     codes, counts, _, _ = more[0]
-    size = sum(map(len, packed)) // 4
+    size = sum(map(len, packed)) // PAIR_BYTES
     ends = np.array([0, *accumulate(map(len, packed))], np.int64) // 2
     low, high = np.array([[part.low, part.high] for part in more], np.int64).T
     room = size + _PAIRS * len(codes) + int(np.minimum(counts, MOST).sum()) // _STEP
@@ -64,7 +65,7 @@ def of_dict(sketch: Mapping[int, int]) -> bytes:
 
 def pairs_of(packed: bytes) -> list[tuple[int, int]]:
     """(code, count) ascending."""
-    codes, counts = np.empty(len(packed) // 4 + 1, np.int64), np.empty(len(packed) // 4 + 1, np.int64)
+    codes, counts = np.empty(len(packed) // PAIR_BYTES + 1, np.int64), np.empty(len(packed) // PAIR_BYTES + 1, np.int64)
     size = _unpack(np.frombuffer(packed, np.uint16), 0, len(packed) // 2, codes, counts)
     return list(zip(codes[:size].tolist(), counts[:size].tolist(), strict=True))
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from agents.drift import cells
-from agents.drift.gathered import NO_SKETCH, Buckets
+from agents.drift.gathered import NO_SKETCH, Buckets, added
 from agents.drift.options import (
     CONFIDENCE,
     ERROR_RATE,
@@ -25,15 +25,15 @@ from agents.drift.reading import Cell, keys_of
 from agents.drift.reference import WARM_UP_POINTS, Point
 from agents.drift.watch import Watch
 from streams.windows import reading
-from streams.windows.closed import FieldNames, Fields
-from streams.windows.sketch import CODE_MASK, SPAN, summed
+from streams.windows.closed import FieldNames, Fields, fields_of
+from streams.windows.record import SummaryRecord, buckets
+from streams.windows.sketch import BIAS, CODE_BITS, CODE_MASK, SPAN, summed
 
 _NO_CELLS, _NO_NAMES = np.empty((0, cells.WIDTH)), np.empty(0, np.int64)
 _NO_KEYS, _NO_COUNTS = np.empty(0, np.int32), np.empty(0, np.int64)
 _PARTIALS = np.empty(cells.PARTIALS)
 #: Fields that a group has room for at first, and buckets.
 _FEW_FIELDS, _FEW_BUCKETS = 16, 256
-_NOTHING = (0.0,) * cells.KEPT
 #: Buckets that a group keeps the room for when it is over.
 _MOST_BUCKETS = 1_024
 
@@ -84,9 +84,9 @@ class Group:
         if kept.cells:
             table = np.array([cell.row() for cell in kept.cells.values()])
             keys, counts = keys_of(list(kept.cells.values()))
-        if len(keys) != len(counts):
-            raise ValueError(f"{len(keys)} buckets have {len(counts)} counts")
         names = kept.names or list(kept.cells)
+        if len(keys) != len(counts) or (len(keys) and not 0 <= keys.min() <= keys.max() < len(names) << CODE_BITS):
+            raise ValueError("buckets of a group are not those of its fields")
         group._begin(names, [-1] * len(names), watches)
         group.table[:len(table), :cells.KEPT] = table
         group._keys, group._counts, group._filled = keys.astype(np.int32), counts.astype(np.int64), len(keys)
@@ -144,7 +144,8 @@ class Group:
             self.table = np.concatenate([self.table, np.empty((more, cells.WIDTH))])
             self._numbers = np.concatenate([self._numbers, np.empty(more, np.int64)])
         self._numbers[first:size] = numbers[:len(names)]
-        self.table[first:size] = [_NOTHING + _lens(name, watches) for name in names]
+        self.table[first:size, :cells.KEPT] = 0.0
+        self.table[first:size, cells.KEPT:] = [_lens(name, watches) for name in names]
 
     def _make_room(self, buckets: int) -> None:
         """Have room for so many buckets more."""
@@ -220,6 +221,15 @@ class Group:
     def _share(self, part: int, whole: int) -> Point:
         share = part / whole
         return Point(self.start_ms, self.end_ms, self.windows, whole, share, share * (1 - share), watched=share)
+
+
+def warm() -> None:
+    """Compile the kernels, or load them from their cache."""
+    group, sketch = Group(), buckets([(BIAS, 1)])
+    fields = {name: SummaryRecord(count=1, mean=1.0, buckets=sketch) for name in ("a", "b")}
+    group.add(*fields_of(fields, FieldNames()), {}, 2)
+    gathered = [point.sketch for _, point in group.points({})]
+    added([b""] * len(gathered), gathered)
 
 
 def _lens(name: str, watches: Mapping[Statistic, Watch]) -> tuple[float, ...]:

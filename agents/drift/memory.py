@@ -26,6 +26,9 @@ class Past(msgspec.Struct, array_like=True):
     z: float = 0.0
 
 
+_NOTHING = Past()
+
+
 class Memory:
     """An ADWIN with its past."""
 
@@ -35,6 +38,8 @@ class Memory:
 
     def past(self) -> Past:
         """For a snapshot."""
+        if not self.n and not self._adwin.steps:
+            return _NOTHING
         return Past(self._adwin.encode(), self.since_ms, self.n, self.z)
 
     def add(self, z: float, start_ms: int) -> bool:

@@ -94,6 +94,8 @@ class Watch:
         self.memory = Memory(self.delta, self.state.past)
         if isinstance(self.state.gathered, dict):
             self.state.gathered = gathered.of_dict(self.state.gathered)
+        if len(self.state.gathered) % gathered.PAIR_BYTES:
+            raise ValueError(f"a packed sketch has {len(self.state.gathered)} bytes")
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias, cast
 
 import msgspec
@@ -15,9 +15,9 @@ from streams.lean.names import Names
 from streams.records import RecordBatch
 from streams.windows import reading
 from streams.windows.reading import Columns
-from streams.windows.record import SummaryRecord, WindowRecord, read_head, read_window
+from streams.windows.record import SummaryRecord, WindowRecord, read_head, read_window, write_window
 from streams.windows.sketch import SPAN
-from streams.wire import Block
+from streams.wire import Block, WireRecord
 
 #: (environment, model, version, component)
 _Subject: TypeAlias = tuple[str, str, str, str]
@@ -88,6 +88,13 @@ class ReadWindow(msgspec.Struct, frozen=True, dict=True):
             if texts[number] == name:
                 return _summary(columns, row)
         return None
+
+
+def warm() -> None:
+    """Compile the reader, or load it from its cache."""
+    value = write_window(WindowRecord(environment="e", model="m", version="1", component="c", window_id="w", start_ms=0,
+                                      size_ms=1, partition=0, count=0, errors=0, closed_ms=0))
+    list(WindowReader(1).read(RecordBatch("", 0, [WireRecord(0, 0, None, value)])))
 
 
 #: What `messages.windows` reads.
@@ -185,12 +192,13 @@ def _room(records: Block, known: FieldNames) -> Columns:
                    np.empty(buckets, np.int64), np.full(len(known.names.table.parent), -1))
 
 
-def fields_of(window: WindowRecord, known: FieldNames) -> tuple[Fields, int, int]:
-    """The fields of a window that was read by itself, as columns. Buckets that no sketch has count as damaged."""
-    size = len(window.fields)
+def fields_of(fields: Mapping[str, SummaryRecord], known: FieldNames) -> tuple[Fields, int, int]:
+    """Fields that were read by themselves as columns, and their rows. Buckets that no sketch of ours has are left out.
+    """
+    size = len(fields)
     field, number = np.zeros((size, 5), np.int64), np.empty((size, 5))
     edge, codes, counts = [0], list[int](), list[int]()
-    for row, (name, summary) in enumerate(window.fields.items()):
+    for row, (name, summary) in enumerate(fields.items()):
         field[row, :3] = known.add(name), min(summary.count, reading.MOST), min(summary.missing, reading.MOST)
         number[row] = [np.nan if each is None else each
                        for each in (summary.sum, summary.min, summary.max, summary.mean, summary.m2)]

@@ -70,7 +70,7 @@ def assert_same(found: ClosedWindow | ValueError, value: bytes) -> None:
         known = FieldNames()
         for text in found.read.known.texts:
             known.add(text)
-        by_hand, low, high = fields_of(wanted, known)
+        by_hand, low, high = fields_of(wanted.fields, known)
         for name in ("field", "number"):
             own, other = getattr(found.read.columns, name)[found.low:found.high], getattr(by_hand.columns, name)
             assert np.array_equal(own[:, :3], other[low:high, :3], equal_nan=name == "number")
