@@ -44,15 +44,15 @@ NO_SKETCH = Buckets(np.empty(0, np.int32), np.empty(0, np.int64), 0, 0)
 def added(packed: Sequence[bytes], more: Sequence[Buckets]) -> list[bytes]:
     """Each packed sketch with another; all of `more` are of the same arrays."""
     codes, counts, _, _ = more[0]
-    size = sum(map(len, packed)) // PAIR_BYTES
-    ends = np.array([0, *accumulate(map(len, packed))], np.int64) // 2
-    low, high = np.array([[part.low, part.high] for part in more], np.int64).T
-    room = size + _PAIRS * len(codes) + int(np.minimum(counts, MOST).sum()) // _STEP
+    ends = [0, *accumulate(map(len, packed))]
+    jobs = np.array([ends[:-1], ends[1:], [part.low for part in more], [part.high for part in more]], np.int64)
+    size = ends[-1] // PAIR_BYTES
+    room = size + _PAIRS * len(codes) + int(min(float(counts.sum(dtype=np.float64)), MOST * len(codes))) // _STEP
     out, out_ends = np.empty(2 * room, np.uint16), np.empty(len(packed), np.int64)
-    _merge(np.frombuffer(b"".join(packed), np.uint16), ends, codes, counts, low.copy(), high.copy(),
-           np.empty(size + 1, np.int64), np.empty(size + 1, np.int64), out, out_ends)
-    whole = out.tobytes() if len(packed) > 1 else out[:out_ends[0]].tobytes()
+    _merge(np.frombuffer(b"".join(packed), np.uint16), jobs, codes, counts, np.empty((2, size + 1), np.int64), out,
+           out_ends)
     edges = [0, *(2 * out_ends).tolist()]
+    whole = out[:edges[-1] // 2].tobytes()
     return [whole[edges[at]:edges[at + 1]] for at in range(len(packed))]
 
 
@@ -71,26 +71,28 @@ def pairs_of(packed: bytes) -> list[tuple[int, int]]:
 
 
 @bare
-def _merge(packed: PairArray, ends: IntArray, codes: KeyArray, counts: IntArray, low: IntArray, high: IntArray,
-           own_codes: IntArray, own_counts: IntArray, out: PairArray, out_ends: IntArray) -> None:
-    """Packed sketch j, ends[j] to ends[j + 1], with buckets low[j] to high[j]; into out, up to out_ends[j].
+def _merge(packed: PairArray, jobs: IntArray, codes: KeyArray, counts: IntArray, own: IntArray, out: PairArray,
+           out_ends: IntArray) -> None:
+    """Packed sketches with buckets, one after the other into out; they end at out_ends (j,).
 
-    own_codes, own_counts: scratch for one of them.
+    jobs (4, j): from which to which byte of `packed` a sketch is, and from which bucket to which what it is added to.
+    own (2, pairs): scratch for one of them.
     """
-    size = 0
-    for job in range(len(low)):
-        known = _unpack(packed, ends[job], ends[job + 1], own_codes, own_counts)
-        own, new, before = 0, low[job], -SPAN
-        while own < known or new < high[job]:
-            if new >= high[job] or (own < known and own_codes[own] < codes[new]):
-                code, count = own_codes[own], own_counts[own]
-                own += 1
-            elif own >= known or codes[new] < own_codes[own]:
+    size, own_codes, own_counts = 0, own[0], own[1]
+    for job in range(len(out_ends)):
+        first, end, new, last = jobs[0, job], jobs[1, job], jobs[2, job], jobs[3, job]
+        known = _unpack(packed, first // 2, end // 2, own_codes, own_counts)
+        at, before = 0, -SPAN
+        while at < known or new < last:
+            if new >= last or (at < known and own_codes[at] < codes[new]):
+                code, count = own_codes[at], own_counts[at]
+                at += 1
+            elif at >= known or codes[new] < own_codes[at]:
                 code, count = np.int64(codes[new]), counts[new]
                 new += 1
             else:
-                code, count = own_codes[own], own_counts[own] + counts[new]
-                own, new = own + 1, new + 1
+                code, count = own_codes[at], own_counts[at] + counts[new]
+                at, new = at + 1, new + 1
             size = _put(out, size, code - before, min(count, MOST))
             before = code
         out_ends[job] = size

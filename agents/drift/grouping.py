@@ -27,7 +27,7 @@ from agents.drift.watch import Watch
 from streams.windows import reading
 from streams.windows.closed import FieldNames, Fields, fields_of
 from streams.windows.record import SummaryRecord, buckets
-from streams.windows.sketch import BIAS, CODE_BITS, CODE_MASK, SPAN, summed
+from streams.windows.sketch import BIAS, CODE_BITS, CODE_MASK, SPAN, sum_into
 
 _NO_CELLS, _NO_NAMES = np.empty((0, cells.WIDTH)), np.empty(0, np.int64)
 _NO_KEYS, _NO_COUNTS = np.empty(0, np.int32), np.empty(0, np.int64)
@@ -156,8 +156,10 @@ class Group:
             self._counts = np.concatenate([self._counts[:self._filled], np.empty(more, np.int64)])
 
     def _settled(self) -> tuple[cells.KeyArray, cells.IntArray]:
-        """Each bucket once, ascending, and its count."""
-        return summed(self._keys[:self._filled], self._counts[:self._filled], len(self.names))
+        """Each bucket once, ascending, and its count. (A kernel that returns arrays takes twice as long.)"""
+        keys, counts = np.empty(self._filled + 1, np.int32), np.empty(self._filled + 1, np.int64)
+        size = sum_into(self._keys[:self._filled], self._counts[:self._filled], len(self.names), keys, counts)
+        return keys[:size], counts[:size]
 
     def is_full(self, options: DriftOptions) -> bool:
         return self.events >= options.least_events or self.end_ms - self.start_ms >= options.longest_group_ms

@@ -117,6 +117,8 @@ def test_packed_sketches_are_added_as_counters_are(seed: int) -> None:
 def test_a_count_that_is_too_large_is_held() -> None:
     most = Buckets(np.array([BIAS], np.int32), np.array([2**50], np.int64), 0, 1)
     assert gathered.pairs_of(gathered.added(gathered.added([b""], [most]), [most])[0]) == [(BIAS, gathered.MOST)]
+    many = Buckets(np.arange(2_000, dtype=np.int32), np.full(2_000, 2**53), 0, 2_000)
+    assert gathered.pairs_of(gathered.added([b""], [many])[0]) == [(code, gathered.MOST) for code in range(2_000)]
 
 
 def test_a_row_with_cells_and_dicts_as_they_were_written_before_goes_on_as_it_was() -> None:
