@@ -132,7 +132,16 @@ def test_a_row_with_cells_and_dicts_as_they_were_written_before_goes_on_as_it_wa
     assert any(group[6] for _, _, group, _, _ in versions.values())
     old = codec.decode(entry.key, msgspec.msgpack.encode([{name: _as_before(kept) for name, kept in versions.items()},
                                                           *rest]))
-    assert codec.encode(entry.key, old) == data
+    assert _in_order(codec.encode(entry.key, old)) == _in_order(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A row with the buckets of groups ascending."""
+    whole = msgspec.msgpack.decode(data)
+    for _, _, group, _, _ in whole[0].values():
+        keys, counts = np.frombuffer(group[8], np.int32).tolist(), np.frombuffer(group[9], np.int64).tolist()
+        group[8:10] = [sorted(zip(keys, counts, strict=True))]
+    return msgspec.msgpack.encode(whole)
 
 
 def _as_before(version: list[Any]) -> list[Any]:
