@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -11,9 +10,10 @@ from pydantic import BaseModel
 
 from schemas.windows import LevelWindow, MetricWindow
 from streams import log, metrics
-from streams.records import Record, RecordBatch
+from streams.records import RecordBatch
+from streams.windows.closed import ClosedWindow, WindowReader
 from streams.windows.levels import read_level
-from streams.windows.record import WindowRecord, read_head, read_window
+from streams.windows.record import read_head
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -30,32 +30,42 @@ def reader(model: type[M]) -> Callable[[RecordBatch], list[tuple[int, M]]]:
     return _reader(model.model_validate_json)
 
 
-def _reader(parse: Callable[[bytes], T], passed_over: Callable[[Record], bool] = lambda record: False
-            ) -> Callable[[RecordBatch], list[tuple[int, T]]]:
+def _reader(parse: Callable[[bytes], T]) -> Callable[[RecordBatch], list[tuple[int, T]]]:
     def read(batch: RecordBatch) -> list[tuple[int, T]]:
         found: list[tuple[int, T]] = []
         for record in batch.records:
-            if record.value is None or passed_over(record):
+            if record.value is None:
                 continue
             try:
                 found.append((record.offset, parse(record.value)))
             except ValueError as error:             # pydantic's and msgspec's are
-                metrics.SKIPPED.labels(batch.topic).inc()
-                logger.warning("record.skipped", topic=batch.topic, partition=batch.partition, offset=record.offset,
-                               error=str(error)[:300])
+                _skipped(batch, record.offset, error)
         return found
 
     return read
 
 
+def _skipped(batch: RecordBatch, offset: int, error: ValueError) -> None:
+    metrics.SKIPPED.labels(batch.topic).inc()
+    logger.warning("record.skipped", topic=batch.topic, partition=batch.partition, offset=offset,
+                   error=str(error)[:300])
+
 
 @cache
-def windows(size_ms: int) -> Callable[[RecordBatch], list[tuple[int, WindowRecord]]]:
+def windows(size_ms: int) -> Callable[[RecordBatch], list[tuple[int, ClosedWindow]]]:
     """The same for `metrics`, of one granularity; the others' keys tell them apart, so that they are not read."""
-    other = re.compile(rb"w-[0-9a-f]+-(?!%d-)" % size_ms).match
+    reader = WindowReader(size_ms)
 
-    return _reader(read_window, lambda record: record.key is not None and other(record.key) is not None)
+    def read(batch: RecordBatch) -> list[tuple[int, ClosedWindow]]:
+        found: list[tuple[int, ClosedWindow]] = []
+        for offset, window in reader.read(batch):
+            if isinstance(window, ValueError):
+                _skipped(batch, offset, window)
+            else:
+                found.append((offset, window))
+        return found
 
+    return read
 
 
 def parser(model: type[BaseModel]) -> Callable[[bytes], Any]:

@@ -28,7 +28,7 @@ from agents.alerts.options import (
 )
 from agents.alerts.state import Base, Bucket, Component, Push, Series
 from schemas.anomalies import Anomaly
-from streams.windows.record import WindowRecord
+from streams.windows.closed import ClosedWindow
 
 _start = attrgetter("start_ms")
 
@@ -57,7 +57,7 @@ def series_of(component: Component, version: str) -> Series:
     return series
 
 
-def add_window(component: Component, window: WindowRecord, options: AlertOptions) -> Bucket | None:
+def add_window(component: Component, window: ClosedWindow, options: AlertOptions) -> Bucket | None:
     """Take in a window of the finest granularity. None: it is a repeat, or an amendment."""
     series = series_of(component, window.version)
     if window.start_ms <= series.last_start_ms:
@@ -67,7 +67,7 @@ def add_window(component: Component, window: WindowRecord, options: AlertOptions
     if not fresh:
         series.pending -= 1
     bucket.count, bucket.errors = window.count, window.errors
-    latency = window.fields.get("latency_ms")
+    latency = window.summary("latency_ms")
     if latency is not None:
         bucket.timed, bucket.latency_sum = latency.count, latency.sum
         if latency.max is not None and latency.count >= TRIM_LEAST:

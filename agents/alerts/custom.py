@@ -24,7 +24,8 @@ from agents.alerts.ruleset import (
 from agents.alerts.state import ModelState, Tally
 from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
-from streams.windows.record import SummaryRecord, WindowRecord
+from streams.windows.closed import ClosedWindow
+from streams.windows.record import SummaryRecord
 from streams.windows.sketch import bucket, quantile
 
 #: How a rule's signal and family begin.
@@ -64,7 +65,7 @@ def note_anomaly(state: ModelState, anomaly: Anomaly, options: AlertOptions) -> 
                  0, 1)
 
 
-def judge(state: ModelState, window: WindowRecord, clock_ms: int, unusual: int, options: AlertOptions
+def judge(state: ModelState, window: ClosedWindow, clock_ms: int, unusual: int, options: AlertOptions
           ) -> list[tuple[Any, Finding]]:
     """What each rule finds after a new window."""
     return [(rule, _pending(tally_of(state, rule, window.component), rule, _look(state, rule, window, clock_ms, unusual,
@@ -72,7 +73,7 @@ def judge(state: ModelState, window: WindowRecord, clock_ms: int, unusual: int, 
             for rule in counting(state, window.component, options)]
 
 
-def _look(state: ModelState, rule: Any, window: WindowRecord, clock_ms: int, unusual: int, options: AlertOptions
+def _look(state: ModelState, rule: Any, window: ClosedWindow, clock_ms: int, unusual: int, options: AlertOptions
           ) -> Finding:
     if isinstance(rule, CelRule):
         return _condition(rule, window, clock_ms, unusual)
@@ -89,13 +90,13 @@ def _look(state: ModelState, rule: Any, window: WindowRecord, clock_ms: int, unu
                   f"{hits} of {events} events in {text.duration(1000 * rule.over_s)}.")
 
 
-def _condition(rule: CelRule, window: WindowRecord, clock_ms: int, unusual: int) -> Finding:
+def _condition(rule: CelRule, window: ClosedWindow, clock_ms: int, unusual: int) -> Finding:
     holds = rule.holds(context(window, unusual, rule.wants_quantiles))
     return _found(rule, holds, not holds, float(window.count), None, window, window.start_ms,
                   f"{rule.name} holds", f"{rule.when} at {text.clock(window.start_ms)}.")
 
 
-def context(window: WindowRecord, unusual: int, quantiles: bool) -> dict[str, Any]:
+def context(window: ClosedWindow, unusual: int, quantiles: bool) -> dict[str, Any]:
     """What a CEL rule sees. Numbers are doubles: CEL mixes no kinds of them."""
     return {"environment": window.environment, "model": window.model, "version": window.version,
             "component": window.component, "seconds": window.size_ms / 1000, "count": float(window.count),
@@ -112,7 +113,7 @@ def _field(summary: SummaryRecord, quantiles: bool) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _burning(rule: ObjectiveRule, tally: Tally, window: WindowRecord, clock_ms: int) -> Finding:
+def _burning(rule: ObjectiveRule, tally: Tally, window: ClosedWindow, clock_ms: int) -> Finding:
     """The first burn rate that is too high, in both of its windows; they are listed from the gravest on."""
     budget, calm = 1 - rule.target, True
     for burn in rule.burns:
@@ -129,14 +130,14 @@ def _burning(rule: ObjectiveRule, tally: Tally, window: WindowRecord, clock_ms: 
     return _found(rule, False, calm, 0.0, None, window, clock_ms, "", "")
 
 
-def _bad(rule: ObjectiveRule, window: WindowRecord) -> int:
+def _bad(rule: ObjectiveRule, window: ClosedWindow) -> int:
     if rule.of == "errors" or rule.latency_ms is None:
         return window.errors
-    latency, limit = window.fields.get("latency_ms"), bucket(rule.latency_ms)
+    latency, limit = window.summary("latency_ms"), bucket(rule.latency_ms)
     return sum(count for code, count in latency.sketch if code > limit) if latency is not None else 0
 
 
-def _found(rule: Any, wrong: bool, calm: bool, value: float, threshold: float | None, window: WindowRecord,
+def _found(rule: Any, wrong: bool, calm: bool, value: float, threshold: float | None, window: ClosedWindow,
            onset_ms: int, said: str, detail: str, severity: str = "") -> Finding:
     return Finding(wrong, calm, severity or rule.severity, value, threshold or 0.0, max(0, onset_ms), 1, window.version,
                    False, (window.version,), None, rule.title or said, detail)._replace(rule=rule.name)

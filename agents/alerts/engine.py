@@ -27,7 +27,7 @@ from schemas.anomalies import Anomaly
 from schemas.drift import DriftEvent
 from streams import log
 from streams.state.keyed import Entry, KeyedStates
-from streams.windows.record import WindowRecord
+from streams.windows.closed import ClosedWindow
 
 __all__ = ["AlertEngine", "AlertOptions"]
 logger = log.get(__name__)
@@ -89,7 +89,7 @@ class AlertEngine:
                 watch.take_anomaly(entry.state, anomaly, options)
                 self._done(entry, states, index, topic, offset)
 
-    def on_windows(self, items: Sequence[tuple[int, WindowRecord]], states: States, topic: str) -> None:
+    def on_windows(self, items: Sequence[tuple[int, ClosedWindow]], states: States, topic: str) -> None:
         """Take in closed windows, (offset, message) in log order."""
         index, options, size = self._index(states), self._of(states), self.options.bucket_ms
         for offset, window in items:
@@ -235,7 +235,7 @@ class AlertEngine:
         settle(state, slot, due, options.cooldown_ms)
         return True
 
-    def _end_silence(self, state: ModelState, window: WindowRecord) -> None:
+    def _end_silence(self, state: ModelState, window: ClosedWindow) -> None:
         """Learn the gap before a new window; if there was silence, it is over."""
         if window.start_ms <= state.last_start_ms:
             return

@@ -15,7 +15,7 @@ from agents.alerts.options import (
 from agents.alerts.rules import Finding
 from agents.alerts.state import Bucket, Clue, Component, ModelState, Series, Signal, Slot
 from schemas.anomalies import Anomaly
-from streams.windows.record import WindowRecord
+from streams.windows.closed import ClosedWindow
 
 UNUSUAL, SLOW, FAILING = "anomaly_rate", "latency", "error_rate@"
 DRIFT = "drift:"
@@ -54,7 +54,7 @@ def take_anomaly(state: ModelState, anomaly: Anomaly, options: AlertOptions) -> 
         _check_unusual(state, anomaly.component, component, options)
 
 
-def take_window(state: ModelState, window: WindowRecord, options: AlertOptions) -> None:
+def take_window(state: ModelState, window: ClosedWindow, options: AlertOptions) -> None:
     """Count a window, unless it is a repeat or an amendment, and look at its component."""
     component = component_of(state, window.component)
     bucket = buckets.add_window(component, window, options)
@@ -71,7 +71,7 @@ def take_window(state: ModelState, window: WindowRecord, options: AlertOptions) 
         sweep(state, options)
 
 
-def _check(state: ModelState, window: WindowRecord, component: Component, bucket: Bucket, options: AlertOptions
+def _check(state: ModelState, window: ClosedWindow, component: Component, bucket: Bucket, options: AlertOptions
            ) -> None:
     """The built-in rules, as far as the window gives them reason to look."""
     if bucket.unusual or state.slots:
@@ -83,7 +83,7 @@ def _check(state: ModelState, window: WindowRecord, component: Component, bucket
         _check_slow(state, window, component, options)
 
 
-def _check_rules(state: ModelState, window: WindowRecord, component: Component, bucket: Bucket, options: AlertOptions
+def _check_rules(state: ModelState, window: ClosedWindow, component: Component, bucket: Bucket, options: AlertOptions
                  ) -> None:
     """People's rules."""
     for rule, found in custom.judge(state, window, component.clock_ms, bucket.unusual, options):
@@ -133,14 +133,14 @@ def _check_unusual(state: ModelState, name: str, component: Component, options: 
     _follow(state, name, component, "data", UNUSUAL, "anomaly_rate", found, clues, options)
 
 
-def _check_failing(state: ModelState, window: WindowRecord, component: Component, options: AlertOptions) -> None:
+def _check_failing(state: ModelState, window: ClosedWindow, component: Component, options: AlertOptions) -> None:
     signal = FAILING + window.version
     found = rules.error_rate(component, window.version, component.cleared.get(signal, -1), options)
     clue = Clue("window", window.window_id, window.start_ms, f"{window.errors} of {window.count} failed")
     _follow(state, window.component, component, "errors", signal, "error_rate", found, [clue], options)
 
 
-def _check_slow(state: ModelState, window: WindowRecord, component: Component, options: AlertOptions) -> None:
+def _check_slow(state: ModelState, window: ClosedWindow, component: Component, options: AlertOptions) -> None:
     found = rules.latency(component, window.component, window.version, component.cleared.get(SLOW, -1), options)
     mean = component.versions[window.version].buckets
     latest = next((bucket.mean_ms for bucket in reversed(mean) if bucket.start_ms == window.start_ms), 0.0)

@@ -22,7 +22,7 @@ from streams.messages import to_bytes
 from streams.records import RecordBatch
 from streams.state.checkpoint import Partition
 from streams.topics import DRIFT_EVENTS, FEEDBACK, LIFECYCLE_EVENTS, METRICS, TELEMETRY
-from streams.windows.record import WindowRecord
+from streams.windows.closed import ClosedWindow
 
 NAME = "drift"
 #: The agent that makes windows.
@@ -42,6 +42,7 @@ def register(pipeline: Pipeline) -> None:
     joint = JointEngine(options) if pipeline.settings.drift_joint else None
     left = options.budget_per_day * (1.0 - (BUDGET_SHARE if joint else 0.0))
     windows, labels = DriftEngine(replace(options, budget_per_day=left)), PerformanceEngine(options)
+    windows.warm()
     topic = pipeline.settings.topic(DRIFT_EVENTS.name)
     pipeline.state(NAME, windows.codec)
     pipeline.state(LABELS, labels.codec)
@@ -68,7 +69,7 @@ def register(pipeline: Pipeline) -> None:
                 found = [segments.located(event, partition.states(SEGMENTS)) for event in found]
             await publish(found, partition)
 
-    async def sums_are_there(closed: list[tuple[int, WindowRecord]], partition: Partition) -> None:
+    async def sums_are_there(closed: list[tuple[int, ClosedWindow]], partition: Partition) -> None:
         """Wait until the sums of segments have the events that closed these windows.
 
         Windows that a clock has closed are later than all events: then it is enough that both agents have been through

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from agents.drift.cause import Verdict
-from agents.drift.grouping import Group
+from agents.drift.grouping import Group, GroupState
 from agents.drift.level import WatchState
 from agents.drift.options import ERROR_RATE, PREDICTION, RATE, DriftOptions, Statistic, effect_of
 from agents.drift.profiles import Training
@@ -27,7 +27,7 @@ class VersionState(msgspec.Struct, array_like=True):
 
     taken_ms: int = -1
     events: int = 0
-    group: Group = msgspec.field(default_factory=Group)
+    group: GroupState = msgspec.field(default_factory=GroupState)
     watches: list[tuple[str, str, WatchState]] = []
     profiled: str = ""
 
@@ -166,7 +166,7 @@ class Codec:
 
     def encode(self, key: str, state: Component) -> bytes:
         return msgspec.msgpack.encode(ComponentState({
-            name: VersionState(version.taken_ms, version.events, version.group,
+            name: VersionState(version.taken_ms, version.events, version.group.snapshot(),
                                [(*statistic, watch.snapshot()) for statistic, watch in version.watches.items()],
                                version.profiled)
             for name, version in state.versions.items()}, state.traffic.snapshot()))
@@ -179,8 +179,15 @@ class Codec:
             raise ValueError(f"drift state is damaged: {error}") from None
         component = Component(self.options)
         component.traffic = Traffic(self.options.delta, whole.traffic)
+        try:
+            self._versions(component, whole)
+        except ValueError as error:
+            raise ValueError(f"drift state is damaged: {error}") from None
+        return component
+
+    def _versions(self, component: Component, whole: ComponentState) -> None:
         for name, kept in whole.versions.items():
             watches = {(field, statistic): Watch(effect_of((field, statistic)), self.options.delta, state)
                        for field, statistic, state in kept.watches}
-            component.versions[name] = Version(kept.taken_ms, kept.events, kept.group, watches, kept.profiled)
-        return component
+            component.versions[name] = Version(kept.taken_ms, kept.events, Group.of(kept.group, watches), watches,
+                                               kept.profiled)

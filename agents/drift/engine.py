@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agents.drift import grouping
 from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
 from agents.drift.component import Codec, Component, Version
-from agents.drift.grouping import Group
 from agents.drift.level import Change
 from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import CONFIDENCE, ERROR_RATE, FEATURE, MEAN, DriftOptions, Statistic, kind_of
 from agents.drift.profiles import Profiles, Training
 from agents.drift.traffic import FIELD as TRAFFIC
-from agents.drift.watch import Watch
+from agents.drift.watch import Watch, settle
 from schemas.drift import DriftEvent
 from streams.state.keyed import KeyedStates
-from streams.windows.record import WindowRecord
+from streams.windows import closed
+from streams.windows.closed import ClosedWindow, FieldNames, Fields, ReadWindow, fields_of
 
 __all__ = ["DriftEngine", "DriftOptions"]
 
@@ -32,8 +33,14 @@ class DriftEngine:
     def __init__(self, options: DriftOptions | None = None) -> None:
         self.options = options or DriftOptions()
         self.codec = Codec(self.options)
+        self._known = FieldNames()
 
-    def run(self, windows: Sequence[tuple[int, WindowRecord]], states: KeyedStates[Component], topic: str,
+    def warm(self) -> None:
+        """Compile, or load from the cache."""
+        closed.warm()
+        grouping.warm()
+
+    def run(self, windows: Sequence[tuple[int, ClosedWindow]], states: KeyedStates[Component], topic: str,
             partition: int, profiles: Profiles | None = None) -> list[DriftEvent]:
         """Take in windows, (offset, window) in log order; what moved. `profiles`: those from training, if there are
         some in the partition.
@@ -49,7 +56,7 @@ class DriftEngine:
                 states.touch(entry, topic, offset)
         return found
 
-    def _window(self, component: Component, window: WindowRecord, partition: int,
+    def _window(self, component: Component, window: ClosedWindow, partition: int,
                 training: Training | None = None) -> Iterator[DriftEvent]:
         version = component.version(window.version, window.start_ms)
         if window.start_ms <= version.taken_ms:
@@ -68,28 +75,41 @@ class DriftEngine:
             yield from self._close(component, version, window, partition)
         if training is not version.training:
             component.trained(version, training)
-        version.group.add(window, version.watches, self.options.most_statistics)
+        version.group.begin(window.start_ms, window.size_ms, window.count, window.errors)
+        version.group.add(*self._fields(window), version.watches, self.options.most_statistics)
         if version.group.is_full(self.options):
             yield from self._close(component, version, window, partition)
 
-    def _close(self, component: Component, version: Version, window: WindowRecord,
+    def _fields(self, window: ClosedWindow) -> tuple[Fields, int, int]:
+        if isinstance(window, ReadWindow):
+            return window.read, window.low, window.high
+        if self._known.names.full:
+            self._known = FieldNames()
+        return fields_of(window.fields, self._known)
+
+    def _close(self, component: Component, version: Version, window: ClosedWindow,
                partition: int) -> Iterator[DriftEvent]:
         """The group into points, each to its watch; then what moved, told with all that is known by then."""
-        group, version.group = version.group, Group()
+        group = version.group
         changes: list[tuple[Statistic, Watch, Change]] = []
+        waiting: list[Watch] = []
         high = height(DAY_MS / max(1, group.end_ms - group.start_ms),
                       self.options.budget_per_day / (1 + len(version.watches)))
-        component.expect(window.version, group.cells, group.end_ms)
+        component.expect(window.version, group.names, group.end_ms)
         for statistic, point in group.points(version.watches):
             watch = component.watch(window.version, statistic, point.end_ms)
             if watch is None:
                 continue
-            if statistic[0] in group.cells or statistic[0] == ERROR_RATE:
+            if statistic[0] in group.names or statistic[0] == ERROR_RATE:
                 watch.state.occurred_ms = point.end_ms
             watch.height = high
             change = watch.add(point)
+            if watch.waits is not None:
+                waiting.append(watch)
             if change is not None:
                 changes.append((statistic, watch, change))
+        settle(waiting)
+        group.clear()
         for statistic, watch, change in changes:
             subject = (window.environment, window.model, window.version, window.component)
             about = About()

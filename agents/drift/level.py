@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from agents.drift.memory import Past
-from agents.drift.reading import add_buckets
 from agents.drift.reference import Point, Reference, Warm
 from agents.drift.season import Usual
 from schemas.drift import DriftReference
@@ -74,7 +73,8 @@ class WatchState(msgspec.Struct, array_like=True):
     """All that a watch remembers. `direction` is 0 while stable, else where the drift went.
 
     `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
-    `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion. `cause` of a drift, and
+    `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion: packed (it
+    once was written as code -> count). `cause` of a drift, and
     where it went: `after` through the lens, `after_raw` in the field's unit. `source`: the profile from training that
     the reference is of, else empty.
     """
@@ -99,7 +99,7 @@ class WatchState(msgspec.Struct, array_like=True):
     past: Past = msgspec.field(default_factory=Past)
     least: float = 0.0
     sketch: list[tuple[int, int]] = []
-    gathered: dict[int, int] = {}
+    gathered: bytes | dict[int, int] = b""
     cause: str = ""
     after: float = 0.0
     after_raw: float = 0.0
@@ -146,7 +146,3 @@ def interval_of(steps: list[Step], moved: list[float], by: float, variance: floa
         sums[i] = total
     likely = [i for i, found in enumerate(sums) if found >= max(sums) - UNSURE]
     return steps[likely[0]].start_ms, steps[likely[-1]].start_ms
-
-
-def gather(sketch: dict[int, int], point: Point) -> None:
-    add_buckets(sketch, point.sketch.items())

@@ -26,16 +26,28 @@ class Past(msgspec.Struct, array_like=True):
     z: float = 0.0
 
 
+_NOTHING = Past()
+
+
 class Memory:
     """An ADWIN with its past."""
 
     def __init__(self, delta: float, past: Past) -> None:
         self.since_ms, self.n, self.z = past.since_ms, past.n, past.z
-        self._adwin = Adwin(delta, past.steps, clock=1, most=MOST_STEPS)
+        self._delta, self._steps = delta, past.steps
+        self._made: Adwin | None = None
+
+    @property
+    def _adwin(self) -> Adwin:
+        """Made when it is first needed: of many models most are in a warm-up."""
+        if self._made is None:
+            self._made = Adwin(self._delta, self._steps, clock=1, most=MOST_STEPS)
+        return self._made
 
     def past(self) -> Past:
         """For a snapshot."""
-        return Past(self._adwin.encode(), self.since_ms, self.n, self.z)
+        steps = self._steps if self._made is None else self._made.encode()
+        return Past(steps, self.since_ms, self.n, self.z) if self.n or steps else _NOTHING
 
     def add(self, z: float, start_ms: int) -> bool:
         """Take in a point; True if the mean of the latest points differs from that of those before."""

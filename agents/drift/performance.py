@@ -25,11 +25,11 @@ import msgspec
 
 from agents.drift.budget import DAY_MS, height
 from agents.drift.cause import Verdict, judge
+from agents.drift.cells import LARGEST
 from agents.drift.detectors.likelihood import Likelihood
 from agents.drift.level import Change, WatchState
 from agents.drift.message import UNIT, About, make_event, rank, told_of
 from agents.drift.options import DISTANCES, GAPS, LABELS, MEAN, RATE, DriftOptions, Effect, Statistic
-from agents.drift.reading import LARGEST
 from agents.drift.reference import Point
 from agents.drift.watch import Watch
 from schemas.drift import DriftEvent

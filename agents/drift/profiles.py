@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from agents.drift.cells import LARGEST
 from agents.drift.distance import FloatArray, coarse
 from agents.drift.message import UNIT
 from agents.drift.options import (
@@ -32,7 +33,6 @@ from agents.drift.options import (
     Statistic,
     effect_of,
 )
-from agents.drift.reading import LARGEST
 from agents.drift.reference import MOST_POINTS, Reference, Warm, learn, never
 from agents.drift.watch import MOST_BUCKETS
 from schemas.alerts import LifecycleEvent

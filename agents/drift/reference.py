@@ -13,11 +13,12 @@ less than R^2 / N for a range of R: what was constant for N events may yet be se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from agents.drift.gathered import NO_SKETCH, Buckets
 from agents.drift.options import Effect
 
 #: Points of a warm-up.
@@ -42,7 +43,7 @@ class Point(NamedTuple):
     """A statistic over one group of windows; variances are of single events.
 
     `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.
-    `sketch`: bucket -> count, where the watch keeps them.
+    `sketch`: where the watch keeps them.
     """
 
     start_ms: int
@@ -54,7 +55,7 @@ class Point(NamedTuple):
     log_mean: float = math.nan
     log_variance: float = math.nan
     watched: float = math.nan
-    sketch: Mapping[int, int] = {}
+    sketch: Buckets = NO_SKETCH
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):

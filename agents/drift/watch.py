@@ -26,12 +26,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
+from agents.drift import gathered
 from agents.drift.detectors.likelihood import Rise
 from agents.drift.distance import coarse
+from agents.drift.gathered import Buckets
 from agents.drift.level import (
     INCUMBENT,
     NOWHERE,
@@ -39,7 +41,6 @@ from agents.drift.level import (
     Change,
     Onset,
     WatchState,
-    gather,
     interval_of,
     level_of,
     onset_of,
@@ -86,9 +87,15 @@ class Watch:
     state: WatchState = field(default_factory=WatchState)
     memory: Memory = field(init=False)
     height: float = H
+    #: What the last point had, if it is to be gathered: `settle` does so for many watches at once.
+    waits: Buckets | None = None
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.delta, self.state.past)
+        if isinstance(self.state.gathered, dict):
+            self.state.gathered = gathered.of_dict(self.state.gathered)
+        if len(self.state.gathered) % gathered.PAIR_BYTES:
+            raise ValueError(f"a packed sketch has {len(self.state.gathered)} bytes")
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
@@ -145,6 +152,7 @@ class Watch:
 
     def snapshot(self) -> WatchState:
         """The state, for a codec."""
+        settle([self])
         self.state.past = self.memory.past()
         return self.state
 
@@ -162,6 +170,18 @@ class Watch:
             return self._warm(point) or change
         return change
 
+    def _gather(self, point: Point) -> None:
+        settle([self])
+        if point.sketch.high > point.sketch.low:
+            self.waits = point.sketch
+
+    def _gathered(self) -> list[tuple[int, int]]:
+        settle([self])
+        return gathered.pairs_of(cast(bytes, self.state.gathered))
+
+    def _forget(self) -> None:
+        self.state.gathered, self.waits = b"", None
+
     # -- learning -----------------------------------------------------------------------------------
 
     def _warm(self, point: Point) -> Change | None:
@@ -170,18 +190,18 @@ class Watch:
             state.warm_ms = point.start_ms
         state.warm.append(
             Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
-        gather(state.gathered, point)
+        self._gather(point)
         if len(state.warm) < WARM_UP_POINTS:
             return None
         own = learn(state.warm, self.effect)
         if state.tries < MOST_TRIES and is_unsteady(state.warm, own, self.effect):
             state.tries += 1
             del state.warm[:WARM_UP_POINTS // 2]
-            state.gathered = {}
+            self._forget()
             return None
         change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
         if change is None:
-            sketch = coarse(sorted(state.gathered.items()), MOST_BUCKETS)
+            sketch = coarse(self._gathered(), MOST_BUCKETS)
             if state.source and state.reference is not None:
                 self._settle(state.reference.scattered(state.warm, self.effect.counts))
             else:
@@ -207,7 +227,7 @@ class Watch:
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
         kept = self.state
-        self.memory = Memory(self.delta, Past())
+        self.memory, self.waits = Memory(self.delta, Past()), None
         self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete, usual=kept.usual)
         if reference is not None:
             self.state.sketch, self.state.source = kept.sketch, kept.source
@@ -237,11 +257,11 @@ class Watch:
         if state.up > 0.0 or (state.down > 0.0 and not self.effect.worse):
             state.run = [*state.run[1 - RUN_POINTS:], step_of(point)]
             if self.ready:
-                gather(state.gathered, point)
+                self._gather(point)
         else:
             state.run = []
             if self.ready:
-                state.gathered = {}
+                self._forget()
         if self.effect.worse and self._is_lasting_improvement(point):
             self._settle(None)
             return None
@@ -330,7 +350,8 @@ class Watch:
         usual = self._usual(point, reference, direction, watched if reference.log else raw, onset.n)
         if usual is not None and detector not in (INCUMBENT, PROFILE):
             state.reference = reference.moved_to(usual)
-            state.up, state.down, state.run, state.moved, state.gathered = 0.0, 0.0, [], False, {}
+            state.up, state.down, state.run, state.moved = 0.0, 0.0, [], False
+            self._forget()
             state.slow, state.slow_raw = state.reference.mean, state.reference.raw_mean
             return None
         name = INCUMBENT if state.of == INCUMBENT else detector
@@ -339,9 +360,10 @@ class Watch:
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
         change = self._change("drifted", point, reference, watched, raw, onset, name, large)._replace(
             agreeing=(name, *others), before_sketch=state.sketch,
-            after_sketch=coarse(sorted(state.gathered.items()), MOST_BUCKETS))
+            after_sketch=coarse(self._gathered(), MOST_BUCKETS))
         state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset.at_ms
-        state.warm, state.least, state.gathered = [], 0.0, {}
+        state.warm, state.least = [], 0.0
+        self._forget()
         state.after, state.after_raw = watched, change.after
         return change
 
@@ -382,3 +404,13 @@ class Watch:
 
 def _sum(evidence: float, step: float) -> float:
     return min(2 * H, max(0.0, evidence + max(-STEP_MOST, min(STEP_MOST, step))))
+
+
+def settle(watches: Sequence[Watch]) -> None:
+    """Add what waits to what was gathered; of watches that were given points of the same group."""
+    waiting = [(watch, watch.waits) for watch in watches if watch.waits is not None]
+    if not waiting:
+        return
+    found = gathered.added([cast(bytes, watch.state.gathered) for watch, _ in waiting], [more for _, more in waiting])
+    for (watch, _), packed in zip(waiting, found, strict=True):
+        watch.state.gathered, watch.waits = packed, None

@@ -15,7 +15,7 @@ from agents.retraining.policy import INCUMBENT, SEVERITIES, WEEK_MS, RetrainingO
 from agents.retraining.state import Asked, Codec, Wish
 from schemas.drift import DriftEvent, RetrainingRequest
 from streams.state.keyed import Entry, KeyedStates
-from streams.windows.record import WindowRecord
+from streams.windows.closed import ClosedWindow
 
 __all__ = ["RetrainingEngine", "RetrainingOptions"]
 
@@ -45,7 +45,7 @@ class RetrainingEngine:
             states.touch(entry, topic, offset)
             self._note(states, entry)
 
-    def on_windows(self, windows: Sequence[tuple[int, WindowRecord]], states: States) -> None:
+    def on_windows(self, windows: Sequence[tuple[int, ClosedWindow]], states: States) -> None:
         """Take in closed windows, as the clock of what waits."""
         waiting = self._keys(states)
         if not waiting:

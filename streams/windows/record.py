@@ -88,6 +88,10 @@ class WindowRecord(Window, frozen=True, kw_only=True):
 
     fields: dict[str, SummaryRecord] = {}
 
+    def summary(self, name: str) -> SummaryRecord | None:
+        """One of its fields; None if it is not there."""
+        return self.fields.get(name)
+
     def fields_json(self) -> str:
         """The JSON of its fields alone."""
         return _encoder.encode(self.fields).decode()
