@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agents.aggregation import projection
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
+from agents.drift.engine import DriftEngine
 from agents.drift.joint import JointEngine
 from agents.scoring.engine import ScoringEngine, ScoringOptions
 from streams.batch import Decoder
@@ -18,6 +19,7 @@ def warm(configured: Settings) -> None:
     """Compile, or load from the cache."""
     Decoder().warm()
     ScoringEngine(ScoringOptions.from_settings(configured)).warm()
+    DriftEngine().warm()
     JointEngine().warm()
     AggregationEngine(AggregationOptions.from_settings(configured), written).warm()
     projection.warm()
