@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from support import until
 
+from infra.embedded.broker import TansuBroker
 from tests.bench.load import batched, events
 from tests.bench.scale_floor import floor
-from tests.bench.world import Broker, filled, machine, rate, resident_bytes, running, stages
+from tests.bench.world import filled, machine, rate, resident_bytes, running, stages
 
 MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
 EVENTS = {True: 60_000, False: 500_000}
@@ -55,7 +56,7 @@ def _measure(models: int, count: int, empty: int, folder: Path) -> dict[str, Any
     return figures | {"floor_us": floor(load)}
 
 
-def _one_by_one(broker: Broker, count: int, seen: int, empty: int, folder: Path) -> dict[str, Any]:
+def _one_by_one(broker: TansuBroker, count: int, seen: int, empty: int, folder: Path) -> dict[str, Any]:
     with running(broker, folder) as worker:
         found = rate([worker], count)
         until(lambda: worker.metric("streamgauge_snapshot_rows") > 0, 60, "a snapshot")

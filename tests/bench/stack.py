@@ -22,7 +22,7 @@ from infra.embedded.valkey import ValkeyServer
 from infra.kafka.server import HERE as KAFKA
 from infra.kafka.server import KafkaMissingError, KafkaServer, find_java
 from streams.settings import PREFIX, Settings
-from tests.bench.world import BROKER_CORE, Broker, WORKER_CORE, pin
+from tests.bench.world import BROKER_CORE, WORKER_CORE, pin
 
 TOKEN = "a-token-for-benchmarks"
 READY_SECONDS = 120.0
@@ -85,7 +85,7 @@ class Stack:
         return sum(worker.metric("streamgauge_consumer_lag") for worker in self.workers if not worker.died())
 
 
-def best_broker(folder: Path) -> Broker:
+def best_broker(folder: Path) -> Service:
     """Apache Kafka where Java and Maven bring it, else the embedded broker; says which.
 
     The embedded broker looks through all batches of a partition for each fetch that finds something: after ten
@@ -102,7 +102,7 @@ def best_broker(folder: Path) -> Broker:
     return KafkaServer(folder / "kafka")
 
 
-def named(service: Service | None) -> str:
+def named(service: Service) -> str:
     """What a broker is, for the line of figures."""
     return "Apache Kafka" if isinstance(service, KafkaServer) else "Tansu"
 

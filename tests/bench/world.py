@@ -9,17 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from support import Worker, until
 
 from infra.embedded.broker import TansuBroker
-from infra.kafka.server import KafkaServer
 from streams.kafka import create_topics
 from streams.settings import PREFIX, Settings
 from tests.bench.load import Item, publish
-
-Broker: TypeAlias = TansuBroker | KafkaServer
 
 WORKER_CORE, BROKER_CORE = 0, 1
 #: A look at a worker's page costs it a millisecond.
@@ -42,10 +39,11 @@ def pin(pid: int, core: int) -> None:
 
 
 @contextmanager
-def filled(load: Sequence[Item], folder: Path, made: Broker | None = None, **settings: Any) -> Iterator[Broker]:
-    """A broker that holds the load in its topic of telemetry; the embedded one if none is `made`."""
-    with made or TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
-        pin(broker.pid, BROKER_CORE)
+def filled(load: Sequence[Item], folder: Path, free: bool = False, **settings: Any) -> Iterator[TansuBroker]:
+    """A broker that holds the load in its topic of telemetry. `free`: on whichever core has time for it."""
+    with TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
+        if not free:
+            pin(broker.pid, BROKER_CORE)
         asyncio.run(_fill(Settings(kafka_url=broker.url, **settings), load))
         yield broker
 
@@ -56,7 +54,7 @@ async def _fill(settings: Settings, load: Sequence[Item]) -> None:
 
 
 @contextmanager
-def running(broker: Broker, folder: Path, core: int = WORKER_CORE, **settings: object) -> Iterator[Worker]:
+def running(broker: TansuBroker, folder: Path, core: int = WORKER_CORE, **settings: object) -> Iterator[Worker]:
     """A worker with everything on, pinned to a core."""
     log = folder / f"worker-{time.monotonic_ns()}.log"
     worker = Worker({f"{PREFIX}KAFKA_URL": broker.url, f"{PREFIX}LOG_LEVEL": "warning",
