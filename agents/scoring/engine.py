@@ -58,15 +58,15 @@ class ScoringEngine:
         places: dict[str, int] = {}
         of_series = [places.setdefault(detector_key(series.environment, series.model, series.component), len(places))
                      for series in batch.keys]
-        entries = [states.entry(key) for key in places]
+        entries = states.entries(list(places))
         key_of_row = np.array(of_series, np.int64)[batch.series]
         self._skip(batch, key_of_row, entries, topic)
         inputs = Inputs(batch, key_of_row, [entry.state.detector for entry in entries])
         found: list[tuple[int, Anomaly]] = []
-        for at, entry in enumerate(entries):
-            if inputs.bounds[at] < inputs.bounds[at + 1]:
-                found += self._score(batch, inputs, at, entry.state, topic)
-                states.touch(entry, topic, batch.last_offset)
+        active = [at for at in range(len(entries)) if inputs.bounds[at] < inputs.bounds[at + 1]]
+        for at in active:
+            found += self._score(batch, inputs, at, entries[at].state, topic)
+        states.touch_all([entries[at] for at in active], topic, batch.last_offset)
         self.totals.rows += len(inputs.order)
         found.sort(key=lambda item: item[0])
         self.totals.anomalies += len(found)
