@@ -23,8 +23,10 @@ from tests.bench.world import filled, machine, rate, resident_bytes, running, st
 MODELS = {True: (10, 100), False: (10, 100, 1_000, 10_000)}
 EVENTS = {True: 60_000, False: 500_000}
 IN_A_RECORD = 100
+#: Of the table, where the output is no terminal.
+WIDTH = 120
 #: Stages that follow the number of windows.
-_OF_WINDOWS = ("aggregation", "drift", "alerts.windows", "snapshot")
+_OF_WINDOWS = ("aggregation", "drift", "alerts.windows", "retraining.windows", "snapshot")
 
 
 def main(quick: bool) -> dict[str, Any]:
@@ -70,15 +72,15 @@ def _one_by_one(broker: TansuBroker, count: int, seen: int, empty: int, folder: 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
     table = Table(title=f"Scale; {machine()}")
-    for column in ("models", "events/s", "events/s, 100 a record", "kB a model", "snapshot, MB", "snapshot, s",
-                   "events a window", "us a window", "floor, events/s"):
+    for column in ("models", "events/s", "100 a record", "kB a model", "snapshot MB", "snapshot s", "events a window",
+                   "us a window", "floor, events/s"):
         table.add_column(column, justify="right")
     for models, row in found.items():
         table.add_row(f"{int(models):,}", f"{row['events_per_s']:,}", f"{row['batched_events_per_s']:,}",
                       f"{row['bytes_per_model'] / 1e3:,.0f}", f"{row['snapshot_bytes'] / 1e6:,.1f}",
                       f"{row['snapshot_seconds']:,.2f}", f"{row['events_a_window']:,}", f"{_of_windows_us(row):,.0f}",
                       f"{row['floor_us']['events_per_s']:,}")
-    Console().print(table)
+    Console(width=max(Console().width, WIDTH)).print(table)
 
 
 def _of_windows_us(row: dict[str, Any]) -> float:
