@@ -205,22 +205,26 @@ class _Slow:
             self._reject(_Fault("too_large", "", f"{len(items)} events: a record may have "
                                 f"{self.limits.max_events_per_record}"), -1, value)
             return
-        position, resumable = self.reader.left(self.rows)
+        (position, resumable), behind = self.reader.left(self.rows), 0
         while position < len(items):
             event = self._judged(items[position], position)
-            if event is not None and resumable and self.reader.learn(event):
-                at, resumable = self._resume(len(items), after=False)
+            if event is None:               # after a bad event mostly comes another: that is the contract's, too
+                position, behind = position + 1, behind + 1
+                continue
+            if resumable and self.reader.learn(event):
+                at, resumable = self._resume(len(items), behind)
+                behind = 0
                 if at > position:
                     position = at
                     continue
-            if event is not None:
-                self.reader.add(self.rows, self.number, position, event)
-            position += 1
+            self.reader.add(self.rows, self.number, position, event)
+            position, behind = position + 1, behind + 1
             if resumable and position < len(items):
-                position, resumable = self._resume(len(items), after=True)
+                position, resumable = self._resume(len(items), behind)
+                behind = 0
         self._reject_rest()
 
-    def _resume(self, most: int, after: bool) -> tuple[int, bool]:
+    def _resume(self, most: int, after: int) -> tuple[int, bool]:
         """Let the compiled reader go on in the array; which event it left then, and whether it can go on there."""
         if self.reader.resume(self.rows, self.number, after):
             return most, False

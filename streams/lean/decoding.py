@@ -28,11 +28,11 @@ def read(data: ByteArray, records: IntArray, stamps: IntArray, first: int, table
 
 
 @bare
-def resume(data: ByteArray, records: IntArray, stamps: IntArray, row: int, after: bool, table: Table, known: Known,
+def resume(data: ByteArray, records: IntArray, stamps: IntArray, row: int, after: int, table: Table, known: Known,
            item: Event, limits: Limits, out: Out) -> bool:
-    """Go on in an array at the event that was left or, if others have read that, after it; True at the array's end."""
+    """Go on in an array at the event that was left, or so many `after` it that others read; True at the array's end."""
     at, position, end = out.cursor[LEFT_AT], out.cursor[LEFT], records[row, 1]
-    if after:
+    for _ in range(after):
         at = skip(data, value_end(data, at, end), end)
         if at >= end or data[at] != COMMA:
             return True

@@ -98,8 +98,8 @@ class Reader:
         """
         return int(rows.out.cursor[columns.LEFT]), bool(rows.out.cursor[columns.LEFT_AT] >= 0)
 
-    def resume(self, rows: Rows, record: int, after: bool) -> bool:
-        """Go on in an array that is known to be one, at the event that was left or `after` it; True at its end."""
+    def resume(self, rows: Rows, record: int, after: int) -> bool:
+        """Go on in an array that is known to be one, so many events `after` the one that was left; True at its end."""
         block = rows.records
         found: bool = decoding.resume(block.buffer, block.value, block.timestamp, record, after, self._names.table,
                                       self._known, self._item, self._limits, rows.out)
