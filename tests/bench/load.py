@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -63,14 +66,26 @@ def _chunk(first: int, count: int, models: int, seed: int, start: int) -> Iterat
             "metrics": {"tokens": number % 97, "cost": 0.25, "depth": number % 5}})
 
 
-async def publish(settings: Settings, items: Iterable[Item]) -> None:
-    """Send all of it, acknowledged."""
-    producer = AIOKafkaProducer(**client_options(settings), linger_ms=20, max_batch_size=512 * 1024)
+def evenly(items: Iterable[Item], partitions: int) -> dict[bytes, int]:
+    """A partition for each key, so that partitions have as much as can be the same: the largest first, to the least."""
+    found, filled = {}, [(0, number) for number in range(partitions)]
+    for key, count in Counter(key for key, _ in items).most_common():
+        held, number = filled[0]
+        found[key] = number
+        heapq.heapreplace(filled, (held + count, number))
+    return found
+
+
+async def publish(settings: Settings, items: Iterable[Item], compression: str | None = None,
+                  places: Mapping[bytes, int] = MappingProxyType({})) -> None:
+    """Send all of it, acknowledged. `places`: the partition of a key, for those whose hash is not to decide."""
+    producer = AIOKafkaProducer(**client_options(settings), linger_ms=20, max_batch_size=512 * 1024,
+                                compression_type=compression)
     await producer.start()
     try:
         topic, pending = settings.topic(TELEMETRY.name), []
         for key, value in items:
-            pending.append(await producer.send(topic, value, key=key))
+            pending.append(await producer.send(topic, value, key=key, partition=places.get(key)))
             if len(pending) >= 20_000:
                 await asyncio.gather(*pending)
                 pending.clear()

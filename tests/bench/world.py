@@ -6,9 +6,10 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from support import Worker, until
@@ -39,18 +40,19 @@ def pin(pid: int, core: int) -> None:
 
 
 @contextmanager
-def filled(load: Sequence[Item], folder: Path, free: bool = False, **settings: Any) -> Iterator[TansuBroker]:
+def filled(load: Sequence[Item], folder: Path, free: bool = False, compression: str | None = None,
+           places: Mapping[bytes, int] = MappingProxyType({}), **settings: Any) -> Iterator[TansuBroker]:
     """A broker that holds the load in its topic of telemetry. `free`: on whichever core has time for it."""
     with TansuBroker(folder / f"broker-{time.monotonic_ns()}") as broker:
         if not free:
             pin(broker.pid, BROKER_CORE)
-        asyncio.run(_fill(Settings(kafka_url=broker.url, **settings), load))
+        asyncio.run(_fill(Settings(kafka_url=broker.url, **settings), load, compression, places))
         yield broker
 
 
-async def _fill(settings: Settings, load: Sequence[Item]) -> None:
+async def _fill(settings: Settings, load: Sequence[Item], compression: str | None, places: Mapping[bytes, int]) -> None:
     await create_topics(settings)
-    await publish(settings, load)
+    await publish(settings, load, compression, places)
 
 
 @contextmanager
