@@ -54,7 +54,7 @@ def main(quick: bool) -> dict[str, Any]:
 def _ours(load: list[Item], folder: Path) -> dict[str, Any]:
     sizes = ",".join(map(str, GRANULARITIES_MS))
     with filled(load, folder) as broker, running(broker, folder, granularities_ms=sizes) as worker:
-        found = rate([worker], len(load))
+        found = rate([worker], len(load)).events_per_s
         parts = stages(worker, len(load))
     parts["rest"] = round(1e6 / found - sum(parts.values()), 3)
     return {"events_per_s": found, "stages_us": parts}

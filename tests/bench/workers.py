@@ -27,11 +27,10 @@ from support import Worker, until
 
 from streams.topics import TELEMETRY
 from tests.bench.load import Item, evenly, events
-from tests.bench.world import BROKER_CORE, WORKER_CORE, filled, machine, pin, running
+from tests.bench.world import BROKER_CORE, WORKER_CORE, cpu_seconds, filled, machine, pin, running
 
 EVENTS, PARTITIONS, TURN_S = {True: 1_000_000, False: 4_000_000}, 4, {True: 0.2, False: 0.3}
 PLAIN, COMPRESSED = "plain", "lz4"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Turn(NamedTuple):
@@ -101,9 +100,9 @@ def _cycles(workers: list[Worker], broker_pid: int, turn_s: float) -> Iterator[C
 
 
 def _turn(workers: Sequence[Worker], broker_pid: int, seconds: float) -> Turn:
-    done, busy, began = sum(map(_done, workers)), _cpu_seconds(broker_pid), time.perf_counter()
+    done, busy, began = sum(map(_done, workers)), cpu_seconds(broker_pid), time.perf_counter()
     time.sleep(seconds)
-    done, busy, took = (sum(map(_done, workers)) - done, _cpu_seconds(broker_pid) - busy, time.perf_counter() - began)
+    done, busy, took = (sum(map(_done, workers)) - done, cpu_seconds(broker_pid) - busy, time.perf_counter() - began)
     return Turn(done / took, busy / took)
 
 
@@ -129,11 +128,6 @@ def _left(worker: Worker) -> float:
     name = "streamgauge_consumer_lag"
     return sum(float(line.rpartition(" ")[2]) for line in worker.get(f"/metrics?name[]={name}")[1].splitlines()
                if line.startswith(name) and f'topic="{TELEMETRY.name}"' in line)
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:

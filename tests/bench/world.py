@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from support import Worker, until
 
@@ -22,6 +22,7 @@ from tests.bench.load import Item, publish
 WORKER_CORE, BROKER_CORE = 0, 1
 #: A look at a worker's page costs it a millisecond.
 LOOK_SECONDS = 0.1
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def machine() -> str:
@@ -71,17 +72,35 @@ def running(broker: TansuBroker, folder: Path, core: int = WORKER_CORE, **settin
         worker.stop()
 
 
-def rate(workers: Sequence[Worker], total: int) -> float:
-    """Events a second of workers, from their first batch to their last; start-up is left out."""
+class Rate(NamedTuple):
+    """Events a second of workers, and their time on a core in microseconds an event."""
+
+    events_per_s: float
+    cpu_us: float
+
+
+def rate(workers: Sequence[Worker], total: int) -> Rate:
+    """Of workers from their first batch to their last; start-up is left out."""
     until(lambda: _done(workers) > 0, 180, "the first batch", every=0.005)
-    first, began = _done(workers), time.perf_counter()
+    first, busy, began = _done(workers), _busy(workers), time.perf_counter()
     done = first
     while done < total:
         for worker in workers:
             assert not worker.died(), worker.log.read_text()[-2000:]
         time.sleep(LOOK_SECONDS)
         done = _done(workers)
-    return (total - first) / max(time.perf_counter() - began, 1e-9)
+    took = max(time.perf_counter() - began, 1e-9)
+    return Rate((total - first) / took, (_busy(workers) - busy) / max(1.0, total - first) * 1e6)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Time that a process has been on a core."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _busy(workers: Sequence[Worker]) -> float:
+    return sum(cpu_seconds(worker.process.pid) for worker in workers if worker.process is not None)
 
 
 def _done(workers: Sequence[Worker]) -> float:
