@@ -44,6 +44,8 @@ RATE = {True: 2_000, False: 20_000}
 BEFORE_S, AFTER_S = {True: 4.0, False: 12.0}, {True: 2.0, False: 6.0}
 AWAY_S = {True: 3.0, False: 60.0}
 FRESH_S, PATIENCE_S, STORED_S = 0.5, 180.0, 20
+#: Longer than sinks are between two looks at how far behind they are.
+LOOKED_S = 2.0
 SIZE_MS = 1_000
 DISK_MB = 400
 LATER_MS = 200_000
@@ -61,6 +63,7 @@ class Run:
         self.stack = running
         self.away_s = AWAY_S[quick]
         self.since = 0.0                    # when what is measured began: the fault, or its end
+        self.up_since = 0.0                 # when the worker's sinks were last seen to come back
         self.stores = False                 # wait for the stores as well
         self.disk: Path | None = None
 
@@ -220,7 +223,7 @@ def inflict(name: str, quick: bool) -> dict[str, Any]:
         time.sleep(BEFORE_S[quick])
         until(lambda: "error_rate" in listener.causes, PATIENCE_S, "an alert about the load's failing model")
         FAULTS[name](run)
-        until(partial(_each_once, [lambda: _fresh(running), lambda: not run.stores or _stored(run.worker)], set()),
+        until(partial(_each_once, [lambda: _fresh(running), lambda: not run.stores or _caught_up(run)], set()),
               PATIENCE_S, f"zero lag after {name}")
         took = time.monotonic() - run.since
         time.sleep(AFTER_S[quick])
@@ -279,8 +282,20 @@ def _events(running: Stack) -> float:
     return sum(worker.metric("streamgauge_events_total") for worker in running.workers if not worker.died())
 
 
+def _caught_up(run: Run) -> bool:
+    """True if the store has everything, as its sink has found since it is back: before, its figures are of before."""
+    if not _all_up(run.worker):
+        run.up_since = time.monotonic()
+    return time.monotonic() - max(run.since, run.up_since) > LOOKED_S and _stored(run.worker)
+
+
 def _stored(worker: Worker) -> bool:
-    return worker.metric("sink_up") >= 1 and worker.metric("sink_lag_records") == 0
+    return _all_up(worker) and worker.metric("sink_lag_records") == 0
+
+
+def _all_up(worker: Worker) -> bool:
+    lines = [line for line in worker.get("/metrics?name[]=sink_up")[1].splitlines() if line.startswith("sink_up{")]
+    return bool(lines) and all(float(line.rpartition(" ")[2]) == 1 for line in lines)
 
 
 # -- what came of it -----------------------------------------------------------------------------------
