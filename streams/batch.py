@@ -140,7 +140,8 @@ class Decoder:
         wire.warm()
         event = {"event_id": "1", "ts": 1, "environment": "e", "model": "m", "version": "1", "prediction": "a",
                  "features": {"a": 1.5}, "metrics": {"b": 1}}
-        values = map(msgspec.json.encode, (event, event, [event, event | {"model": "n"}]))
+        by_contract = event | {"event_id": "\N{LATIN SMALL LETTER E WITH ACUTE}", "features": {"a=b": 1}}
+        values = map(msgspec.json.encode, (event, by_contract, [event, by_contract, event]))
         Decoder(self.limits)(RecordBatch("", 0, [WireRecord(at, 0, None, value) for at, value in enumerate(values)]))
         names.Names().spread()
 
@@ -159,7 +160,7 @@ class Decoder:
 class _Slow:
     """One record that the compiled reader left: what it cannot read, the contract judges event by event.
 
-    Mostly a name was new. It is known as soon as the contract has accepted it, and the compiled reader goes on there.
+    Perhaps it had no room for a new name. It has, once the contract has accepted the event, and goes on there.
     """
 
     def __init__(self, reader: Reader, rows: Rows, number: int, batch: RecordBatch, limits: Limits) -> None:

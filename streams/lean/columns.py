@@ -23,6 +23,15 @@ LATENCY_FIELD, CONFIDENCE_FIELD, PREDICTION_FIELD = range(3)
 #: where that begins (-1: it is not known), and the rows and values that were there before the record.
 ROWS, VALUES, LOCAL_SERIES, LOCAL_FIELDS, EVENT, LEFT, LEFT_AT, ROWS_BEFORE, VALUES_BEFORE = range(9)
 CURSORS = 9
+#: What `Known.count` counts; SPLIT is 1 where a name has a = in it: then fields of two names may have one text.
+NAMES, SERIES_KNOWN, FIELDS_KNOWN, SPLIT = range(4)
+COUNTS = 4
+#: Rows of `Known.each`. Of series and fields: their numbers in this batch, -1 if they have not come yet, and the
+#: reverse; of names: the last event with them; of series and fields: the names that compiled code knows to mean them.
+SERIES_HERE, SERIES_ORDER, FIELDS_HERE, FIELD_ORDER, LAST, SERIES_NAMES, FIELD_NAMES = range(7)
+ROWS_EACH = 7
+#: Characters of a name.
+MAX_NAME = 128
 #: What `Out.spans` holds of a row: begin and end of event_id and of trace_id in the buffer (-1: none).
 ID_BEGIN, ID_END, TRACE_BEGIN, TRACE_END = range(4)
 
@@ -46,20 +55,16 @@ class Out(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a decoder keeps from batch to batch.
+    """What a decoder keeps from batch to batch, in few arrays: each is handed over at every call.
 
-    local_series, local_fields: of each series and field, its number in this batch, -1 if it has not come yet;
-    series_order, field_order: the reverse. last: of each name, the last event with it. guess (2, n): the names that
-    stood at each place of the last event's features and metrics; key_guess: its fields, likewise.
+    each (7, n): of each series, field or name, see SERIES_HERE. guess (2, n): the names that stood at each place of the
+    last event's features and metrics; key_guess: its fields, likewise. count: see NAMES.
     """
 
-    local_series: IntArray
-    series_order: IntArray
-    local_fields: IntArray
-    field_order: IntArray
-    last: IntArray
+    each: IntArray
     guess: IntArray
     key_guess: IntArray
+    count: IntArray
 
 
 class Event(NamedTuple):
@@ -124,18 +129,18 @@ def put(field: int, value: float, known: Known, out: Out) -> None:
 @inlined
 def local_field(field: int, known: Known, cursor: IntArray) -> int:
     """A field's number in this batch; the next one if it is new to it."""
-    if known.local_fields[field] == NONE:
-        known.field_order[cursor[LOCAL_FIELDS]] = field
-        known.local_fields[field] = cursor[LOCAL_FIELDS]
+    if known.each[FIELDS_HERE, field] == NONE:
+        known.each[FIELD_ORDER, cursor[LOCAL_FIELDS]] = field
+        known.each[FIELDS_HERE, field] = cursor[LOCAL_FIELDS]
         cursor[LOCAL_FIELDS] += 1
-    return known.local_fields[field]
+    return known.each[FIELDS_HERE, field]
 
 
 @inlined
 def local_series(series: int, known: Known, cursor: IntArray) -> int:
     """A series' number in this batch; the next one if it is new to it."""
-    if known.local_series[series] == NONE:
-        known.series_order[cursor[LOCAL_SERIES]] = series
-        known.local_series[series] = cursor[LOCAL_SERIES]
+    if known.each[SERIES_HERE, series] == NONE:
+        known.each[SERIES_ORDER, cursor[LOCAL_SERIES]] = series
+        known.each[SERIES_HERE, series] = cursor[LOCAL_SERIES]
         cursor[LOCAL_SERIES] += 1
-    return known.local_series[series]
+    return known.each[SERIES_HERE, series]

@@ -1,8 +1,8 @@
 """A telemetry event from JSON to columns, compiled: one pass over its bytes.
 
-Every function takes where it reads and returns where it ended, or -1 where a record is left to the contract: text with
-escapes, letters outside ASCII (but in names that are known), names not seen before, numbers that need more than a
-machine word, nested values in unknown fields, whatever breaks the contract, and everything else that is rare.
+Every function takes where it reads and returns where it ended, or -1 where a record is left to the contract: ids, and
+names of models and fields of the contract, with escapes; numbers that need more than a machine word; unusual spellings
+of instants; whatever breaks the contract, and everything else that is rare.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.base import MAX_FEATURES, MAX_METRICS, MAX_SEGMENT_KEYS, MAX_TEXT, MAX_TIMESTAMP_MS
 from streams.compiled import bare, inlined
-from streams.lean import number
+from streams.lean import instant, number
 from streams.lean.columns import (
     AT_MS,
     CLASS,
@@ -29,7 +29,9 @@ from streams.lean.columns import (
     FEATURE_MAP,
     IN_MS,
     LABEL,
+    LAST,
     LATENCY,
+    MAX_NAME,
     METRIC_COUNT,
     METRIC_MAP,
     MODEL,
@@ -51,25 +53,25 @@ from streams.lean.columns import (
     local_series,
     write,
 )
-from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Table, find, same
+from streams.lean.learning import field_of, find_text, series_of
+from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, Table, same
+from streams.lean.texts import ESCAPED, PLAIN, QUOTE, length, text
 from streams.lean.tokens import (
     CLOSE,
     COLON,
     COMMA,
     LETTER_N,
     OPEN,
-    QUOTE,
+    ignored,
     literal_null,
     scalar,
     skip,
-    text,
 )
 
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
 MAX_LATENCY_MS = 1e9
-MAX_NAME = 128
 
 _KEYS = (b"event_id", b"ts", b"environment", b"model", b"version", b"component", b"prediction", b"confidence", b"label",
          b"latency_ms", b"error", b"features", b"metrics", b"segment", b"trace_id", b"schema_version")
@@ -100,7 +102,7 @@ def event(data: ByteArray, at: int, end: int, row: int, position: int, stamp: in
     if stamp > 0 and ((limits.max_ahead_ms and ts > stamp + limits.max_ahead_ms)
                       or (limits.max_age_ms and ts < stamp - limits.max_age_ms)):
         return -1
-    series = series_of(data, item.spans, table)
+    series = series_of(data, item.spans, table, known)
     if series == NONE:
         return -1
     write(row, position, local_series(series, known, out.cursor), item, known, out)
@@ -120,8 +122,8 @@ def members(data: ByteArray, at: int, end: int, segment_keys: int, table: Table,
     seen, place = 0, 0
     while True:
         at = skip(data, at + 1, end)
-        close, plain = text(data, at, end)
-        if close < 0 or not plain:
+        close, made_of = text(data, at, end)
+        if close < 0 or made_of != PLAIN:
             return -1
         key = key_of(data, at + 1, close, place, known.key_guess)
         place += 1
@@ -156,13 +158,12 @@ def member(data: ByteArray, at: int, end: int, key: int, segment_keys: int, tabl
     if key == SEGMENT:
         at, item.whole[SEGMENT_COUNT] = segment(data, at, end, segment_keys, table, known, item, serial)
         return at
-    if key in (TS, SCHEMA_VERSION):
-        at, _, whole = number.read(data, at, end)
-        if whole < 0 or (whole > MAX_TIMESTAMP_MS if key == TS else whole != 1):
-            return -1
-        if key == TS:
-            item.whole[AT_MS] = whole
+    if key == TS:
+        at, item.whole[AT_MS] = moment(data, at, end)
         return at
+    if key == SCHEMA_VERSION:
+        at, _, whole = number.read(data, at, end)
+        return at if whole == 1 else -1
     if data[at] == LETTER_N and key >= PREDICTION and key != UNKNOWN:
         return literal_null(data, at, end)
     if key in (LATENCY, CONFIDENCE):
@@ -172,9 +173,11 @@ def member(data: ByteArray, at: int, end: int, key: int, segment_keys: int, tabl
         item.number[IN_MS if key == LATENCY else SURE] = value
         return at
     if data[at] == QUOTE:
-        return string(data, at, end, key, table, item)
-    if key in (PREDICTION, LABEL, UNKNOWN):
-        at, value = scalar(data, at, end, key == UNKNOWN)
+        return predicted(data, at, end, table, known, item) if key == PREDICTION else string(data, at, end, key, item)
+    if key == UNKNOWN:
+        return ignored(data, at, end)
+    if key in (PREDICTION, LABEL):
+        at, value = scalar(data, at, end, False)
         if key == PREDICTION:
             item.number[PREDICTED], item.whole[CLASS] = value, PREDICTION_FIELD
         return at
@@ -182,38 +185,45 @@ def member(data: ByteArray, at: int, end: int, key: int, segment_keys: int, tabl
 
 
 @bare
-def string(data: ByteArray, at: int, end: int, key: int, table: Table, item: Event) -> int:
-    """Read a text. What is not looked up among the known names must be ASCII, where a byte is a letter."""
-    close, plain = text(data, at, end)
-    if close < 0 or (not plain and (key > PREDICTION or key == EVENT_ID)):
+def moment(data: ByteArray, at: int, end: int) -> tuple[int, int]:
+    """Read an instant, in epoch milliseconds or ISO 8601: (where it ends, its milliseconds)."""
+    if data[at] == QUOTE:
+        close, _ = text(data, at, end)
+        found = -1 if close < 0 else instant.read(data, at + 1, close)
+        at = close + 1
+    else:
+        at, _, found = number.read(data, at, end)
+    return (at, found) if 0 <= found <= MAX_TIMESTAMP_MS else (-1, 0)
+
+
+@inlined
+def predicted(data: ByteArray, at: int, end: int, table: Table, known: Known, item: Event) -> int:
+    """Read a class."""
+    close, made_of = text(data, at, end)
+    if close < 0:
         return -1
-    size = close - at - 1
-    if key != UNKNOWN and size > (MAX_TEXT if key == ERROR else MAX_NAME):
+    name = field_of(data, at + 1, close, made_of, CLASSES, table, known)
+    if name == NONE:
         return -1
-    if size == 0 and (key in (EVENT_ID, TRACE_ID)):
-        return -1
-    item.spans[key, 0], item.spans[key, 1] = at + 1, close
-    if key == PREDICTION:
-        name = find(table, CLASSES, data, at + 1, close)
-        if name == NONE:
-            return -1
-        item.number[PREDICTED], item.whole[CLASS] = 1.0, table.meaning[name]
-    elif key == ERROR:
-        item.whole[FAILED] = 1
+    item.number[PREDICTED], item.whole[CLASS] = 1.0, table.meaning[name]
     return close + 1
 
 
 @bare
-def series_of(data: ByteArray, spans: IntArray, table: Table) -> int:
-    """The series of an event: the meaning of the path environment, model, version and, if it is given, component."""
-    name = SERIES
-    for key in (ENVIRONMENT, MODEL, VERSION, COMPONENT):
-        if key == COMPONENT and spans[key, 0] < 0:
-            break
-        name = find(table, name, data, spans[key, 0], spans[key, 1])
-        if name == NONE:
-            return NONE
-    return table.meaning[name]
+def string(data: ByteArray, at: int, end: int, key: int, item: Event) -> int:
+    """Read a text that is no name of a field. What is handed on as it is must be ASCII without escapes."""
+    close, made_of = text(data, at, end)
+    if close < 0 or (made_of != PLAIN and (key <= COMPONENT or key == TRACE_ID)):
+        return -1
+    size = length(data, at + 1, close, made_of)
+    if size < 0 or (key != UNKNOWN and size > (MAX_TEXT if key == ERROR else MAX_NAME)):
+        return -1
+    if size == 0 and (key in (EVENT_ID, TRACE_ID)):
+        return -1
+    item.spans[key, 0], item.spans[key, 1] = at + 1, close
+    if key == ERROR:
+        item.whole[FAILED] = 1
+    return close + 1
 
 
 @inlined
@@ -231,10 +241,10 @@ def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, kn
             return -1, 0
         field = table.meaning[name]
         if features and data[at] == QUOTE:
-            close, _ = text(data, at, end)
+            close, made_of = text(data, at, end)
             if close < 0:
                 return -1, 0
-            name = find(table, name, data, at + 1, close)
+            name = field_of(data, at + 1, close, made_of, name, table, known)
             if name == NONE:
                 return -1, 0
             field, value, at = table.meaning[name], 1.0, close + 1
@@ -254,20 +264,20 @@ def mapping(data: ByteArray, at: int, end: int, features: bool, table: Table, kn
 @inlined
 def name_of(data: ByteArray, at: int, end: int, count: int, features: bool, table: Table, known: Known,
             serial: int) -> tuple[int, int]:
-    """A known name and the colon after it: (where its value begins, the name). One that comes twice is left."""
-    close, _ = text(data, at, end)
-    if close < 0:
+    """A name and the colon after it: (where its value begins, the name). One that comes twice is left."""
+    close, made_of = text(data, at, end)
+    if close <= at + 1:
         return -1, NONE
     parent, kind = (FEATURES, 0) if features else (METRICS, 1)
     name = known.guess[kind, count]
-    if name == NONE or not same(table, name, parent, data, at + 1, close):
-        name = find(table, parent, data, at + 1, close)
+    if name == NONE or made_of == ESCAPED or not same(table, name, parent, data, at + 1, close):
+        name = field_of(data, at + 1, close, made_of, parent, table, known)
         if name == NONE:
             return -1, NONE
         known.guess[kind, count] = name
-    if known.last[name] == serial:
+    if known.each[LAST, name] == serial:
         return -1, NONE
-    known.last[name] = serial
+    known.each[LAST, name] = serial
     at = skip(data, close + 1, end)
     if at >= end or data[at] != COLON:
         return -1, NONE
@@ -288,17 +298,17 @@ def segment(data: ByteArray, at: int, end: int, segment_keys: int, table: Table,
     for _ in range(MAX_SEGMENT_KEYS):
         name = NONE
         for mark in (COLON, COMMA):
-            close, plain = text(data, at, end)
-            if close < 0 or not plain or close - at - 1 > MAX_NAME or (mark == COLON and close == at + 1):
+            close, made_of = text(data, at, end)
+            if close < 0 or not (mark == COLON) <= length(data, at + 1, close, made_of) <= MAX_NAME:
                 return -1, kept
             if segment_keys and mark == COLON:
-                name = find(table, SEGMENTS, data, at + 1, close)
-                if name != NONE and known.last[name] == serial:
+                name = find_text(data, at + 1, close, made_of, SEGMENTS, table, known)
+                if name != NONE and known.each[LAST, name] == serial:
                     return -1, kept
                 if name != NONE:
-                    known.last[name] = serial
+                    known.each[LAST, name] = serial
             elif name != NONE:
-                name = find(table, name, data, at + 1, close)
+                name = field_of(data, at + 1, close, made_of, name, table, known)
                 if name == NONE:
                     return -1, kept
                 item.field[SEGMENTS_AT + kept], item.value[SEGMENTS_AT + kept] = table.meaning[name], 1.0

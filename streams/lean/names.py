@@ -1,8 +1,7 @@
 """Names that were seen before, found again by their bytes: series, fields and categories, each once.
 
 A name belongs to a parent: a root (features, metrics, ...) or another name. So environment, model, version and
-component are a path, and so are a feature and its category. Only names that the contract has accepted are added; what
-is not found here, the contract judges.
+component are a path, and so are a feature and its category. Only names that the contract accepts are added.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ SERIES, FEATURES, METRICS, CLASSES, SEGMENTS = -2, -3, -4, -5, -6
 NONE = -1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, TAOCP 3, 6.4 (multiplicative hashing)
 _PRIME = np.uint64(0x100000001B3)            # Fowler, Noll, Vo: FNV-1a
+#: Slots a name, at the least; and bytes behind those of the names, for a text of 128 characters.
+_SLOTS, SPARE_BYTES = 4, 512
 
 
 class Table(NamedTuple):
@@ -67,16 +68,23 @@ def find(table: Table, parent: int, data: ByteArray, begin: int, end: int) -> in
 
 
 @bare
-def insert(table: Table, size: int, parent: int, data: ByteArray) -> int:
+def insert(table: Table, size: int, parent: int, data: ByteArray, begin: int, end: int) -> int:
     """The name with these bytes; if there is none it becomes number `size`, for which there must be room."""
-    slot = place(table, parent, data, 0, len(data))
+    slot = place(table, parent, data, begin, end)
     if table.slots[slot] != NONE:
         return table.slots[slot]
-    begin = table.begin[size]
-    for at in range(len(data)):
-        table.data[begin + at] = data[at]
-    table.begin[size + 1], table.parent[size], table.slots[slot] = begin + len(data), parent, size
+    first = table.begin[size]
+    for at in range(end - begin):
+        table.data[first + at] = data[begin + at]
+    table.begin[size + 1], table.parent[size], table.slots[slot] = first + end - begin, parent, size
     return size
+
+
+@bare
+def has_room(table: Table, size: int, more: int) -> bool:
+    """True if there are so many names, and one of so many bytes `more` fits in."""
+    return (size + 1 < len(table.parent) and _SLOTS * (size + 1) <= len(table.slots)
+            and table.begin[size] + more <= len(table.data))
 
 
 @bare
@@ -105,22 +113,27 @@ class Names:
         """The name with this text, added if it is new."""
         data = np.frombuffer(text.encode(), np.uint8)
         self._make_room(len(data))
-        name: int = insert(self.table, self.size, parent, data)
+        name: int = insert(self.table, self.size, parent, data, 0, len(data))
         self.size += name == self.size
         return name
 
     def _make_room(self, more: int) -> None:
         table, size = self.table, self.size
         used = int(table.begin[size])
-        if used + more > len(table.data):
-            table = table._replace(data=_grown(table.data, used + more))
+        if used + more + SPARE_BYTES > len(table.data):
+            table = table._replace(data=_grown(table.data, used + more + SPARE_BYTES))
         if size + 1 >= len(table.parent):
             table = table._replace(parent=_grown(table.parent, size + 2), begin=_grown(table.begin, size + 3),
                                    meaning=_grown(table.meaning, size + 2))
             table.meaning[size:] = NONE
         self.table = table
-        if 4 * size > len(table.slots):
+        if _SLOTS * (size + 1) > len(table.slots):
             self.spread()
+
+    def text(self, name: int) -> str:
+        """The text of a name."""
+        begin, end = self.table.begin[name:name + 2].tolist()
+        return self.table.data[begin:end].tobytes().decode()
 
     def spread(self) -> None:
         """Four times as many slots."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -13,13 +13,17 @@ from schemas.telemetry import TelemetryEvent
 from streams.lean import columns, decoding
 from streams.lean.columns import Known, Out
 from streams.lean.events import Limits
+from streams.lean.learning import DEFAULT_COMPONENT
 from streams.lean.names import CLASSES, FEATURES, METRICS, NONE, SEGMENTS, SERIES, Names
 from streams.wire import Block
 
 #: A value takes at least four bytes of JSON, an event sixty.
 _BYTES_A_VALUE, _BYTES_AN_EVENT = 4, 60
 _KEY_PLACES = 32
-DEFAULT_COMPONENT: str = TelemetryEvent.model_fields["component"].default
+#: What fields' names begin with, by the parent of their names.
+_PREFIX = {FEATURES: "feature.", METRICS: "metric.", CLASSES: "prediction=", SEGMENTS: "segment."}
+if TelemetryEvent.model_fields["component"].default != DEFAULT_COMPONENT.decode():
+    raise RuntimeError("the contract's default component is not the reader's")
 
 
 class SeriesKey(NamedTuple):
@@ -72,13 +76,15 @@ class Reader:
         self._segment_keys = frozenset(segment_keys)
         self._item = columns.new_event()
         self._used: NDArray[np.int64] = np.zeros(columns.CURSORS, np.int64)
-        self._known: Known = _unknown(0)
+        self._known = _unknown()
         self._forget()
 
     def start(self, records: Block) -> Rows:
         """Begin a batch."""
-        self._known.local_fields[self._known.field_order[:self._used[columns.LOCAL_FIELDS]]] = NONE
-        self._known.local_series[self._known.series_order[:self._used[columns.LOCAL_SERIES]]] = NONE
+        each = self._known.each
+        each[columns.FIELDS_HERE, each[columns.FIELD_ORDER, :self._used[columns.LOCAL_FIELDS]]] = NONE
+        each[columns.SERIES_HERE, each[columns.SERIES_ORDER, :self._used[columns.LOCAL_SERIES]]] = NONE
+        self._spell()
         if self._names.full:
             self._forget()
         rows = Rows(records)
@@ -113,6 +119,7 @@ class Reader:
     def learn(self, event: TelemetryEvent) -> bool:
         """Know the series of an event that the contract has read, or if that is known its other names; True if some
         are new: it may be read now."""
+        self._spell()
         before = self._names.size
         self._series_of(event)
         if self._names.size == before:
@@ -122,6 +129,7 @@ class Reader:
 
     def add(self, rows: Rows, record: int, position: int, event: TelemetryEvent) -> None:
         """Add an event that the contract has read, and know its names from now on."""
+        self._spell()
         out, item = rows.out, self._item
         series = self._learn(event, item)
         row = int(out.cursor[columns.ROWS])
@@ -131,15 +139,40 @@ class Reader:
 
     def keys(self, rows: Rows) -> list[SeriesKey]:
         """The batch's series, in order of first appearance."""
-        order = self._known.series_order[:rows.out.cursor[columns.LOCAL_SERIES]]
+        self._spell()
+        order = self._known.each[columns.SERIES_ORDER, :rows.out.cursor[columns.LOCAL_SERIES]]
         return [self._series[number] for number in order.tolist()]
 
     def fields(self, rows: Rows) -> list[str]:
         """The batch's fields, in order of first appearance."""
-        order = self._known.field_order[:rows.out.cursor[columns.LOCAL_FIELDS]]
+        self._spell()
+        order = self._known.each[columns.FIELD_ORDER, :rows.out.cursor[columns.LOCAL_FIELDS]]
         return [self._fields[number] for number in order.tolist()]
 
     # -- names ------------------------------------------------------------------------------------
+
+    def _spell(self) -> None:
+        """Know by their texts what compiled code has learnt."""
+        count, each = self._known.count, self._known.each
+        self._names.size = int(count[columns.NAMES])
+        for name in each[columns.FIELD_NAMES, len(self._fields):count[columns.FIELDS_KNOWN]].tolist():
+            self._field(self._text_of(name))
+        for name in each[columns.SERIES_NAMES, len(self._series):count[columns.SERIES_KNOWN]].tolist():
+            self._number_of(SeriesKey(*reversed(list(self._path(name)))))
+
+    def _text_of(self, name: int) -> str:
+        """What the field that a name means is called."""
+        text, parent = self._names.text(name), int(self._names.table.parent[name])
+        if parent >= 0:
+            root = int(self._names.table.parent[parent])
+            return f"{_PREFIX[root]}{self._names.text(parent)}={text}"
+        return f"{_PREFIX[parent]}{text}"
+
+    def _path(self, name: int) -> Iterator[str]:
+        """The texts of a name and of those above it."""
+        while name >= 0:
+            yield self._names.text(name)
+            name = int(self._names.table.parent[name])
 
     def _forget(self) -> None:
         self._names = Names()
@@ -150,11 +183,12 @@ class Reader:
         self._numeric: dict[str, int] = {}              # numeric feature -> its field
         self._metrics: dict[str, int] = {}
         self._used = np.zeros(columns.CURSORS, np.int64)
-        self._known = _unknown(16)
+        self._known = _unknown()
         for name in ("latency_ms", "confidence", "prediction"):
             self._field(name)
         for key in sorted(self._segment_keys):
             self._names.add(SEGMENTS, key)
+        self._known.count[columns.SPLIT] = any("=" in key for key in self._segment_keys)
         self._fit()
 
     def _learn(self, event: TelemetryEvent, item: columns.Event) -> int:
@@ -188,6 +222,7 @@ class Reader:
         item.whole[columns.SEGMENT_COUNT] += 1
 
     def _feature(self, feature: str, value: Any) -> tuple[int, float]:
+        self._known.count[columns.SPLIT] |= "=" in feature
         if isinstance(value, str):
             name = self._names.add(FEATURES, feature)
             self._means(name, f"feature.{feature}")
@@ -199,15 +234,18 @@ class Reader:
 
     def _series_of(self, event: TelemetryEvent) -> int:
         key = SeriesKey(event.environment, event.model, event.version, event.component)
+        number, name = self._number_of(key), SERIES
+        for part in key[:3]:
+            name = self._names.add(name, part)
+        if key.component.encode() == DEFAULT_COMPONENT:
+            self._names.table.meaning[name] = number
+        self._names.table.meaning[self._names.add(name, key.component)] = number
+        return number
+
+    def _number_of(self, key: SeriesKey) -> int:
         number = self._series_numbers.setdefault(key, len(self._series))
         if number == len(self._series):
             self._series.append(key)
-        name = SERIES
-        for part in key[:3]:
-            name = self._names.add(name, part)
-        if key.component == DEFAULT_COMPONENT:
-            self._names.table.meaning[name] = number
-        self._names.table.meaning[self._names.add(name, key.component)] = number
         return number
 
     def _means(self, name: int, field: str) -> int:
@@ -224,15 +262,16 @@ class Reader:
     def _fit(self) -> None:
         """As much room for what is known as there are names."""
         most = max(len(self._names.table.parent), len(self._series), len(self._fields))
-        if most > len(self._known.last):
-            old, self._known = self._known, _unknown(2 * most)
-            for before, now in zip(old, self._known, strict=True):
-                now[..., :before.shape[-1]] = before
+        each = self._known.each
+        if most > each.shape[1]:
+            self._known = self._known._replace(each=np.full((len(each), 2 * most), NONE))
+            self._known.each[:, :each.shape[1]] = each
+        self._known.count[:columns.SPLIT] = self._names.size, len(self._series), len(self._fields)
 
 
-def _unknown(size: int) -> Known:
-    return Known(np.full(size, NONE), np.empty(size, np.int64), np.full(size, NONE), np.empty(size, np.int64),
-                 np.full(size, NONE), np.full((2, MAX_FEATURES), NONE), np.full(_KEY_PLACES, columns.UNKNOWN - 1))
+def _unknown() -> Known:
+    return Known(np.full((columns.ROWS_EACH, 0), NONE), np.full((2, MAX_FEATURES), NONE),
+                 np.full(_KEY_PLACES, columns.UNKNOWN - 1), np.zeros(columns.COUNTS, np.int64))
 
 
 class Rows:

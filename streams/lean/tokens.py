@@ -1,4 +1,4 @@
-"""Words of JSON in the bytes of a batch, compiled: white space, texts, numbers, true, false and null.
+"""Words of JSON in the bytes of a batch, compiled: white space, numbers, true, false and null, and whole values.
 
 Every function takes where it reads and returns where it ended, or -1 where it is not certain.
 """
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from streams.compiled import bare
 from streams.lean import number
+from streams.lean.texts import BACKSLASH, QUOTE, length, text
 
 ByteArray = NDArray[np.uint8]
 
-QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
+COLON, COMMA = 58, 44
 OPEN, CLOSE, OPEN_ARRAY, CLOSE_ARRAY = 123, 125, 91, 93
 LETTER_F, LETTER_N, LETTER_T = 102, 110, 116
+#: Values within one another that are looked through.
+MOST_DEPTH = 60
 
 
 @bare
@@ -38,22 +41,6 @@ def literal_null(data: ByteArray, at: int, end: int) -> int:
     """The word null."""
     good = at + 4 <= end and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
     return at + 4 if good else -1
-
-
-@bare
-def text(data: ByteArray, at: int, end: int) -> tuple[int, bool]:
-    """From a quote to the next: (where that is, all of it ASCII). -1 if there is an escape in it, or a control."""
-    if at >= end or data[at] != QUOTE:
-        return -1, False
-    most = 0
-    for place in range(at + 1, end):
-        byte = data[place]
-        if byte == QUOTE:
-            return place, most < 128
-        if byte == BACKSLASH or byte < 32:
-            return -1, False
-        most = max(most, byte)
-    return -1, False
 
 
 @bare
@@ -83,3 +70,63 @@ def skip(data: ByteArray, at: int, end: int) -> int:
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
         at += 1
     return at
+
+
+@bare
+def ignored(data: ByteArray, at: int, end: int) -> int:
+    """Past a value that nobody reads, with whatever is in it."""
+    objects, depth = 0, 0           # a bit for each value that is open: 1 is an object
+    while True:
+        if at < end and data[at] in (OPEN, OPEN_ARRAY):
+            if depth == MOST_DEPTH:
+                return -1
+            objects, depth = (objects << 1) | (data[at] == OPEN), depth + 1
+            at = skip(data, at + 1, end)
+            if at < end and data[at] == (CLOSE if objects & 1 else CLOSE_ARRAY):
+                at, objects, depth = at + 1, objects >> 1, depth - 1
+            else:
+                at = _name(data, at, end) if objects & 1 else at
+                if at < 0:
+                    return -1
+                continue
+        else:
+            at = _single(data, at, end)
+        while True:
+            if at < 0 or depth == 0:
+                return at
+            at = skip(data, at, end)
+            if at >= end:
+                return -1
+            if data[at] == COMMA:
+                break
+            if data[at] != (CLOSE if objects & 1 else CLOSE_ARRAY):
+                return -1
+            at, objects, depth = at + 1, objects >> 1, depth - 1
+        at = skip(data, at + 1, end)
+        at = _name(data, at, end) if objects & 1 else at
+        if at < 0:
+            return -1
+
+
+@bare
+def _single(data: ByteArray, at: int, end: int) -> int:
+    """Past a text, a number, or a word."""
+    if at >= end:
+        return -1
+    if data[at] != QUOTE:
+        at, _ = scalar(data, at, end, True)
+        return at
+    close, made_of = text(data, at, end)
+    return close + 1 if close >= 0 and length(data, at + 1, close, made_of) >= 0 else -1
+
+
+@bare
+def _name(data: ByteArray, at: int, end: int) -> int:
+    """Past a name and its colon, to its value."""
+    if at >= end or data[at] != QUOTE:
+        return -1
+    at = _single(data, at, end)
+    if at < 0:
+        return -1
+    at = skip(data, at, end)
+    return skip(data, at + 1, end) if at < end and data[at] == COLON else -1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from schemas.base import MAX_TIMESTAMP_MS
 from streams.compiled import bare
-from streams.lean import number, tokens
+from streams.lean import number, texts, tokens
 from streams.lean.names import FEATURES, NONE, Table, find
 from streams.windows.sketch import SPAN
 
@@ -129,8 +129,8 @@ def _window(record: int, at: int, end: int, names: Table, field: int, out: Colum
             return -1
         if part == _ID:
             row[HEAD], row[ID] = at, at + 1
-        at, plain = tokens.text(data, at, end)
-        if at < 0 or not plain:
+        at, made_of = texts.text(data, at, end)
+        if at < 0 or made_of != texts.PLAIN:
             return -1
         row[ID_END] = at
         at += 1
@@ -160,8 +160,8 @@ def _window(record: int, at: int, end: int, names: Table, field: int, out: Colum
 def _field(low: int, at: int, end: int, names: Table, row: int, out: Columns) -> int:
     """One field, its name and all; where it ends, or -1. A name must not come twice in a window, from row `low` on."""
     data, begin = out.data, at + 1
-    at, _ = tokens.text(data, at, end)
-    if at < 0:
+    at, made_of = texts.text(data, at, end)
+    if at < 0 or made_of == texts.ESCAPED:
         return -1
     name = find(names, FIELD, data, begin, at)
     if name == NONE or (low <= out.seen[name] < row and out.field[out.seen[name], NAME] == name):

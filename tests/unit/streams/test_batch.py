@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -256,10 +257,11 @@ WARM = """
 import json, sys
 sys.path[:0] = {path!r}
 from streams.batch import Decoder
-from streams.lean import columns, decoding, events, names, number, tokens
+from streams.lean import columns, decoding, events, instant, learning, names, number, texts, tokens
 from streams.records import RecordBatch
 from streams.wire import WireRecord
-rooms = [vars(room) for room in (columns, decoding, events, names, number, tokens)]
+rooms = [vars(room) for room in
+         (columns, decoding, events, instant, learning, names, number, texts, tokens)]
 kernels = [found for room in rooms for found in room.values() if hasattr(found, "signatures")]
 decoder = Decoder()
 decoder.warm()
@@ -267,7 +269,8 @@ before = [len(kernel.signatures) for kernel in kernels]
 assert len(kernels) > 5 and sum(before) > 3, before
 good = [json.loads({good!r}) | {{"model": str(number), "component": "c", "features": {{str(number): "b"}}}}
         for number in range(900)]
-values = [*map(json.dumps, good[:500]), json.dumps(good), "[1, 2]", "[{{}}", ""]
+good += [one | {{"event_id": "\u00e9", "features": {{"=" + one["model"]: "b"}}}} for one in good[:500]]
+values = [*map(json.dumps, good), json.dumps(good), "[1, 2]", "[{{}}", ""]
 decoder(RecordBatch("t", 0, [WireRecord(at, 1, b"", value.encode()) for at, value in enumerate(values)]))
 assert [len(kernel.signatures) for kernel in kernels] == before, "compiled while events waited"
 """
@@ -329,6 +332,129 @@ def test_segments_are_read_by_known_names_as_by_the_contract() -> None:
         assert [sorted(name for name in values_of(batch, row) if name.startswith("segment.")) for row in range(4)] == [
             ["segment.country=PT", "segment.plan=pro"], ["segment.plan=basic"], [],
             ["segment.country=PT", "segment.plan="]], round_
+
+
+ODD = st.text(st.characters(codec="utf-8") | st.sampled_from(
+    '"\\/\b\f\n\r\t\0\x7f\u0080\u07ff\u0800\uffff\U00010000\U0010ffff'), max_size=130)
+INSIDE = st.sampled_from([
+    rb"\ud800", rb"\udc00\ud800", rb"\ud83d\ude00", rb"\uD83D\uDE00", rb"\u00E9", rb"\u00eg", rb"\u00", rb"\x",
+    b"\\", rb"\/",
+    *map(bytes.fromhex, ["c3a9", "c3", "c080", "e09fbf", "e0a080", "ed9fbf", "eda080", "f08fbfbf", "f0908080",
+                         "f48fbfbf", "f4908080", "f5808080", "e282", "80", "1f"]),
+    b"x" * 126, b"\xc3\xa9" * 126, rb"\u00e9" * 126])
+PLACES = ["event_id", "model", "prediction", "label", "error", "trace_id", "unknown", "features", "metrics", "segment",
+          "category", "value"]
+
+
+def put(place: str, text: str) -> dict[str, Any]:
+    """An event with a text somewhere."""
+    if place in ("features", "metrics"):
+        return GOOD | {place: {text: 1, "other": 2}}
+    if place == "segment":
+        return GOOD | {"segment": {text: "PT", "country": "PT"}}
+    return GOOD | ({"features": {"plan": text}} if place == "category" else
+                   {"segment": {"country": text}} if place == "value" else {place: text})
+
+
+@settings(max_examples=1_000)
+@given(st.sampled_from(PLACES), ODD, st.booleans())
+def test_texts_of_any_letters_are_judged_and_read_as_by_the_contract(place: str, text: str, ascii_only: bool) -> None:
+    agree(json.dumps(put(place, text), ensure_ascii=ascii_only).encode())
+
+
+@settings(max_examples=1_000)
+@given(st.sampled_from(PLACES), st.lists(INSIDE, min_size=1, max_size=3))
+def test_texts_of_any_bytes_are_judged_and_read_as_by_the_contract(place: str, parts: list[bytes]) -> None:
+    agree(json.dumps(put(place, "@@")).encode().replace(b"@@", b"".join(parts)))
+
+
+NUMBER = st.integers(0, 99).map("{:02}".format)
+INSTANT = st.builds(
+    "{}-{}-{}{}{}:{}:{}{}{}".format,
+    st.sampled_from(["1969", "1970", "2000", "2023", "2024", "2100", "2999", "3000", "9999", "0000"]),
+    st.sampled_from(["00", "01", "02", "04", "12", "13"]), st.sampled_from(["00", "01", "28", "29", "30", "31", "32"]),
+    st.sampled_from(["T", " ", "t", "_", ""]), NUMBER | st.sampled_from(["00", "23", "24"]), NUMBER | st.just("59"),
+    NUMBER | st.sampled_from(["59", "60"]),
+    st.sampled_from(["", ".", ",5", ".5", ".05", ".999", ".9999", ".999999", ".9999999", ".999999999", ".9999999999"]),
+    st.sampled_from(["Z", "z", "", "+00:00", "-00:00", "+0530", "-08:00", "+23:59", "+24:00", "+12:60", "+05", "-0",
+                     "Z ", " Z", "+5:30", "+05:3"]))
+
+
+@settings(max_examples=2_000)
+@given(INSTANT)
+@example("2024-02-29T23:59:59.999999Z")
+@example("2023-02-29T00:00:00Z")
+@example("1970-01-01T00:00:00+00:01")
+@example("2999-12-31T23:59:59-23:59")
+def test_instants_are_judged_and_read_as_by_the_contract(text: str) -> None:
+    agree(json.dumps(GOOD | {"ts": text}).encode())
+
+
+def test_the_usual_instants_need_no_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TelemetryEvent, "model_validate_json", None)
+    texts = ["2024-02-29T23:59:59Z", "2024-02-29 23:59:59.5+00:00", "2024-03-01T01:29:59.123456+01:30",
+             "2000-03-01T00:00:00-0000"]
+    batch = decode(*(json.dumps(GOOD | {"ts": text}).encode() for text in texts), limits=Limits(max_ahead_ms=0))
+    assert batch.ts_ms.tolist() == [int(datetime.fromisoformat(text).timestamp() * 1000) for text in texts]
+
+
+@settings(max_examples=500)
+@given(JSON, st.booleans(), st.none() | st.tuples(st.integers(0, 10**6), st.integers(0, 2), st.binary(max_size=2)))
+@example([[[]], {}, {"a": [{}, {"b": None}]}, [1, [2, {"c": "\ud83d\ude00"}]]], True, None)
+def test_what_nobody_reads_must_be_json_all_the_same(held: Any, ascii_only: bool, change: Any) -> None:
+    value = json.dumps(held, ensure_ascii=ascii_only).encode()
+    if change is not None:
+        at = change[0] % (len(value) + 1)
+        value = value[:at] + change[2] + value[at + change[1]:]
+    agree(json.dumps(GOOD | {"unknown": "@@"}).encode().replace(b'"@@"', value))
+
+
+@pytest.mark.parametrize("depth", [1, 59, 60, 61, 150, 250])
+def test_what_nobody_reads_may_be_deep(depth: int) -> None:
+    for inside in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"[" * depth + b"}" * depth):
+        agree(json.dumps(GOOD | {"unknown": "@@"}).encode().replace(b'"@@"', inside))
+
+
+EQUALS = st.dictionaries(st.sampled_from(["a", "a=b", "a=b=c", "b", ""]),
+                         st.sampled_from(["b", "b=c", "c", "", "d=", 1.0, None]), max_size=3)
+
+
+@settings(max_examples=500)
+@given(st.lists(st.lists(st.tuples(EQUALS, st.sampled_from(["m", "n"]), st.sampled_from([None, "model", "c"])),
+                         min_size=1, max_size=4), min_size=1, max_size=4))
+def test_a_field_has_one_number_however_its_name_came_about(batches: list[list[Any]]) -> None:
+    decoder = Decoder(Limits(max_ahead_ms=0))
+    for chosen in batches:
+        events = [GOOD | {"features": features, "model": model} | ({"component": component} if component else {})
+                  for features, model, component in chosen]
+        batch = decoder(RecordBatch("t", 0, [record(json.dumps(event).encode(), at)
+                                             for at, event in enumerate(events)]))
+        assert len(set(batch.fields)) == len(batch.fields)
+        assert len(set(batch.keys)) == len(batch.keys)
+        good = [at for at, event in enumerate(events) if "" not in event["features"]]
+        assert batch.offset.tolist() == good
+        for row, at in enumerate(good):
+            features, model, component = chosen[at]
+            assert batch.keys[batch.series[row]] == ("prod", model, "3", component or "model")
+            want = {f"feature.{name}={held}" if isinstance(held, str) else f"feature.{name}"
+                    for name, held in features.items()}
+            assert {name for name in values_of(batch, row) if name.startswith("feature.")} == want
+
+
+def test_new_names_need_no_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, judged = Decoder(), list[bytes]()
+    contract = TelemetryEvent.model_validate_json
+    monkeypatch.setattr(TelemetryEvent, "model_validate_json", lambda value: (judged.append(value), contract(value))[1])
+    values = [json.dumps(GOOD | {"model": f"m{at % 100}", "prediction": f"é{at}", "error": 'said "no"\n',
+                                 "features": {"id": f"user {at}", f"ü{at % 30}": at}, "more": [{"a": [at]}]}).encode()
+              for at in range(5_000)]
+    batch = first(RecordBatch("t", 0, [record(value, at) for at, value in enumerate(values)]))
+    assert len(batch) == 5_000
+    assert len(judged) < 20, "only where room is made for more names"
+    for row in (0, 17, 4_999):
+        assert batch.keys[batch.series[row]].model == f"m{row % 100}"
+        assert {f"feature.id=user {row}": 1.0, f"feature.ü{row % 30}": float(row), f"prediction=é{row}": 1.0}.items() \
+            <= values_of(batch, row).items()
 
 
 @given(st.binary(max_size=200))
