@@ -15,6 +15,7 @@ import os
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,6 +32,8 @@ from tests.bench.world import BROKER_CORE, WORKER_CORE, cpu_seconds, filled, mac
 
 EVENTS, PARTITIONS, TURN_S = {True: 1_000_000, False: 4_000_000}, 4, {True: 0.2, False: 0.3}
 PLAIN, COMPRESSED = "plain", "lz4"
+#: So long a worker runs that is slowed, and is halted for four times as long.
+RUN_S = 0.05
 
 
 class Turn(NamedTuple):
@@ -80,8 +83,10 @@ def _measure(load: list[Item], compression: str | None, turn_s: float) -> list[C
         pin(os.getpid(), BROKER_CORE)
         workers = [held.enter_context(running(broker, folder, core, partitions=PARTITIONS))
                    for core in (WORKER_CORE, BROKER_CORE)]
-        until(lambda: all(_done(worker) > 0 and _left(worker) > 0 for worker in workers), 180,
-              "every worker's first batch", every=0.01)
+        until(lambda: any(map(_done, workers)), 180, "the first batch", every=0.01)
+        with _slowed([worker for worker in workers if _done(worker)]):
+            until(lambda: all(_done(worker) > 0 and _left(worker) > 0 for worker in workers), 180,
+                  "every worker's first batch", every=0.01)
         return list(_cycles(workers, broker.pid, turn_s))
 
 
@@ -104,6 +109,25 @@ def _turn(workers: Sequence[Worker], broker_pid: int, seconds: float) -> Turn:
     time.sleep(seconds)
     done, busy, took = (sum(map(_done, workers)) - done, cpu_seconds(broker_pid) - busy, time.perf_counter() - began)
     return Turn(done / took, busy / took)
+
+
+@contextmanager
+def _slowed(workers: Sequence[Worker]) -> Iterator[None]:
+    """Let them run for a fifth of the time: whoever is first must not have read all of it when the others join."""
+    over = threading.Event()
+
+    def turns() -> None:
+        while not over.wait(RUN_S):
+            with _halted(workers):
+                over.wait(4 * RUN_S)
+
+    thread = threading.Thread(target=turns)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager
