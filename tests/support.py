@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from streams.kafka import client_options, end_offsets
 from streams.settings import PREFIX, Settings
@@ -78,9 +80,13 @@ class Worker:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        lines = [line for line in self.get(f"/metrics?name[]={name}")[1].splitlines()
-                 if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        return sum(sample.value for sample in self.samples(name))
+
+    def samples(self, *names: str) -> list[Sample]:
+        """Metrics, with their labels."""
+        page = self.get(f"/metrics?{'&'.join(f'name[]={name}' for name in names)}")[1]
+        return [sample for family in text_string_to_metric_families(page) for sample in family.samples
+                if sample.name in names]
 
     def died(self) -> bool:
         return self.process is not None and self.process.poll() is not None

@@ -264,10 +264,8 @@ def _each_once(conditions: Sequence[Callable[[], bool]], met: set[int]) -> bool:
 
 def _fresh(running: Stack) -> bool:
     """True if every partition's newest event, as the workers have it, is younger than half a second."""
-    lines = [line for worker in running.workers if not worker.died()
-             for line in worker.get("/metrics")[1].splitlines()
-             if line.startswith("streamgauge_watermark_delay_seconds{")]
-    waits = {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
+    waits = {sample.labels["partition"]: sample.value for worker in running.workers if not worker.died()
+             for sample in worker.samples("streamgauge_watermark_delay_seconds")}
     return len(waits) == running.settings.partitions and max(waits.values()) < FRESH_S and _moves(running)
 
 
@@ -294,8 +292,8 @@ def _stored(worker: Worker) -> bool:
 
 
 def _all_up(worker: Worker) -> bool:
-    lines = [line for line in worker.get("/metrics?name[]=sink_up")[1].splitlines() if line.startswith("sink_up{")]
-    return bool(lines) and all(float(line.rpartition(" ")[2]) == 1 for line in lines)
+    found = worker.samples("sink_up")
+    return bool(found) and all(sample.value == 1 for sample in found)
 
 
 # -- what came of it -----------------------------------------------------------------------------------

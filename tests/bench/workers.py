@@ -149,9 +149,8 @@ def _done(worker: Worker) -> float:
 
 def _left(worker: Worker) -> float:
     """Records of telemetry that wait for a worker, as far as it knows."""
-    name = "streamgauge_consumer_lag"
-    return sum(float(line.rpartition(" ")[2]) for line in worker.get(f"/metrics?name[]={name}")[1].splitlines()
-               if line.startswith(name) and f'topic="{TELEMETRY.name}"' in line)
+    return sum(sample.value for sample in worker.samples("streamgauge_consumer_lag")
+               if sample.labels["topic"] == TELEMETRY.name)
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:

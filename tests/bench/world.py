@@ -109,14 +109,8 @@ def _done(workers: Sequence[Worker]) -> float:
 
 def stages(worker: Worker, total: int) -> dict[str, float]:
     """Microseconds an event by stage, from the worker's own counters; `snapshot` is what holds the event loop."""
-    found = {}
-    for line in worker.get("/metrics")[1].splitlines():
-        name, _, value = line.rpartition(" ")
-        if name.startswith("streamgauge_stage_seconds_sum"):
-            found[name.split('"')[1]] = round(float(value) / total * 1e6, 3)
-        elif name == "streamgauge_snapshot_freeze_seconds_sum":
-            found["snapshot"] = round(float(value) / total * 1e6, 3)
-    return found
+    samples = worker.samples("streamgauge_stage_seconds_sum", "streamgauge_snapshot_freeze_seconds_sum")
+    return {sample.labels.get("stage", "snapshot"): round(sample.value / total * 1e6, 3) for sample in samples}
 
 
 def resident_bytes(worker: Worker) -> int:
