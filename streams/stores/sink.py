@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import asyncpg
@@ -33,6 +34,8 @@ from streams.wire import Block
 
 logger = log.get(__name__)
 BATCH_RECORDS = 2_000
+#: Of one write, at the most: reading and preparing them holds the event loop.
+PORTION_RECORDS = 250
 WAIT_MS = 200
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 CLOSE_SECONDS = 5.0
@@ -118,10 +121,9 @@ class Sink:
             due = 0.0
             while not stop.is_set():
                 found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=self.batch_records)
-                for tp, records in found.items():
-                    row, messages = self.rows[tp.topic], self._read(tp, records)
-                    if messages:
-                        await self._write(writers[row.name], row.name, messages, stop)
+                for topic, messages in self._portions(found):
+                    await asyncio.sleep(0)          # others' turn: to read them has held the event loop
+                    await self._write(writers[topic], topic, messages, stop)
                 if time.monotonic() >= due:
                     await self._settle(consumer, stop)
                     due = time.monotonic() + SETTLE_S
@@ -171,18 +173,25 @@ class Sink:
         for topic, records in lag.items():
             metrics.LAG.labels(self.name, topic).set(records)
 
-    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> list[BaseModel]:
+    def _portions(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
+        """(topic row's name, messages): of all partitions together, for every write costs ways there and back."""
+        for topic, row in self.rows.items():
+            messages = chain.from_iterable(self._read(tp, records) for tp, records in found.items()
+                                           if tp.topic == topic)
+            while portion := list(islice(messages, PORTION_RECORDS)):
+                yield row.name, portion
+
+    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> Iterable[Any]:
         row = self.rows[tp.topic]
-        parse, found = parser(row.schema), []
+        parse = parser(row.schema)
         for offset, value in self._wanted(row.name, records):
             try:
-                found.append(parse(value))
+                yield parse(value)
             except ValueError as error:
                 metrics.BAD.labels(self.name, row.name).inc()
                 field, said = _fault(error)
                 logger.warning("record.skipped", sink=self.name, topic=tp.topic, partition=tp.partition,
                                offset=offset, field=field, error=said)
-        return found
 
     def _wanted(self, topic: str, records: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
         """(offset, value) of the records that are to be read."""

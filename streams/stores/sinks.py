@@ -19,6 +19,7 @@ from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
 from streams.stores.spans import Retention
 from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, LEVELS, METRICS, RETRAINING_REQUESTS
+from streams.windows import packed
 from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
@@ -41,6 +42,7 @@ class HistorySink(Sink):
         self._pool: asyncpg.Pool | None = None
         self._history: History | None = None
         self._drop_next = datetime.min.replace(tzinfo=UTC)
+        packed.warm()
 
     async def open(self) -> Mapping[str, Write]:
         self._pool = await connect(self.settings)
