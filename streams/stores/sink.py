@@ -59,6 +59,8 @@ class Sink:
 
     name = "sink"
     fetch_wait_ms = WAIT_MS
+    #: Of a partition by one fetch, at the most.
+    fetch_bytes = 1 << 20
     #: Where a group that has committed nothing begins.
     begins = "earliest"
     #: Records between two polls, at most.
@@ -142,6 +144,7 @@ class Sink:
         consumer = AIOKafkaConsumer(
             *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
             enable_auto_commit=False, auto_offset_reset=self.begins, fetch_max_wait_ms=self.fetch_wait_ms,
+            max_partition_fetch_bytes=self.fetch_bytes,
             session_timeout_ms=self.settings.session_timeout_ms,
             heartbeat_interval_ms=self.settings.session_timeout_ms // 3)
         deliver_whole(consumer, frozenset(topic for topic, row in self.rows.items() if row in WHOLE))

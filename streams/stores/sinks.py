@@ -35,6 +35,8 @@ class HistorySink(Sink):
     """Windows, anomalies, drift, alerts and requests into PostgreSQL; drops there what is past its retention."""
 
     name = "history"
+    #: A busy event loop has time for few fetches a second, and of windows 1 MB are a hundred.
+    fetch_bytes = 4 << 20
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(settings, [METRICS, LEVELS, ANOMALIES, DRIFT_EVENTS, ALERTS, RETRAINING_REQUESTS])
