@@ -55,11 +55,7 @@ def epoch_ms(at: datetime) -> int:
 async def connect(settings: Settings, most: int = 4, command_seconds: float = COMMAND_SECONDS) -> asyncpg.Pool:
     """A pool of connections; JSON columns come and go as text."""
     return await asyncpg.create_pool(settings.database_url.get_secret_value(), min_size=1, max_size=most,
-                                     timeout=CONNECT_SECONDS, command_timeout=command_seconds, reset=_left_as_it_is)
-
-
-async def _left_as_it_is(connection: object) -> None:
-    """Nobody changes a session's settings, so that giving a connection back is no way to the database and back."""
+                                     timeout=CONNECT_SECONDS, command_timeout=command_seconds)
 
 
 def migrations(folder: Path) -> list[Migration]:

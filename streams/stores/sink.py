@@ -43,7 +43,9 @@ CLOSE_SECONDS = 5.0
 SETTLE_S = 0.5
 #: Topics of windows.
 WHOLE = (METRICS, LEVELS)
-AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
+#: asyncpg's InternalClientError: a server that ends has said so on the connection, and it has not been closed yet.
+AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+        KafkaError)
 #: The settings are wrong: no waiting helps.
 FATAL = (asyncpg.ClientConfigurationError,)
 

@@ -112,3 +112,15 @@ def test_partitions_are_written_together_by_topic_in_portions_and_in_order(tmp_p
     assert [(window.partition, window.start_ms) for window in told] == [
         *((0, DAY + 1_000 * number) for number in range(many - 10)), *((1, DAY + 1_000 * n) for n in range(10))]
     assert list(sink._portions({})) == []
+
+
+async def test_a_query_on_a_connection_that_is_about_to_close_is_tried_again(tmp_path: Path) -> None:
+    sink, answers = Sink(Settings(data_dir=tmp_path), [METRICS]), iter([asyncpg.InternalClientError("busy"), None])
+
+    async def act() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "done"
+
+    assert await sink._retry(act, asyncio.Event()) == "done"
