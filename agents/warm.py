@@ -12,6 +12,7 @@ from agents.drift.joint import JointEngine
 from agents.scoring.engine import ScoringEngine, ScoringOptions
 from streams.batch import Decoder
 from streams.settings import Settings, settings
+from streams.windows import packed
 from streams.windows.written import written
 
 
@@ -23,6 +24,7 @@ def warm(configured: Settings) -> None:
     JointEngine().warm()
     AggregationEngine(AggregationOptions.from_settings(configured), written).warm()
     projection.warm()
+    packed.warm()
 
 
 if __name__ == "__main__":

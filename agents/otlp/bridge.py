@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from pydantic import ValidationError
 
 from agents.otlp.mapping import OtlpError, decoded, events
@@ -51,8 +51,8 @@ class OtlpBridge(Sink):
         if producer is not None:
             await asyncio.wait_for(producer.stop(), CLOSE_SECONDS)
 
-    def _read(self, topic: str, records: Sequence[Any]) -> list[Any]:
-        return list(records)
+    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> Sequence[Any]:
+        return records
 
     async def _pass_on(self, records: Sequence[Any]) -> None:
         """Send what the records hold, and wait until the broker has it."""

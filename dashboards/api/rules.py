@@ -20,6 +20,7 @@ from dashboards.api.tokens import Grant
 from schemas.anomalies import Anomaly
 from schemas.base import TimestampMs
 from schemas.drift import DriftEvent
+from streams.windows.packed import unpacked
 from streams.windows.record import WindowRecord, read_window
 
 WEEK_MS = 7 * 24 * 3_600_000
@@ -112,4 +113,4 @@ def _window(row: dict[str, Any]) -> WindowRecord:
     names = ("window_id", "start_ms", "size_ms", "environment", "model", "version", "component", "partition", "count",
              "errors", "revision")
     head = json.dumps({name: row[name] for name in names} | {"closed_ms": row["start_ms"] + row["size_ms"]})
-    return read_window(f'{head[:-1]}, "fields": {row["fields"]}}}'.encode())
+    return read_window(f'{head[:-1]}, "fields": {unpacked(row["fields"])}}}'.encode())

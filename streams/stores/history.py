@@ -17,6 +17,7 @@ from schemas.drift import DriftEvent, RetrainingRequest
 from streams.stores.postgres import moment
 from streams.stores.spans import Retention, Span, span
 from streams.windows.levels import LevelHead
+from streams.windows.packed import packed
 from streams.windows.record import WindowHead, WindowRecord
 
 #: So often, at the most, is it noted that a partition is still written to.
@@ -37,19 +38,27 @@ class Table:
     conflict: str = "DO NOTHING"
 
     @property
-    def incoming(self) -> str:
-        """A table of the connection's own that a batch is copied into; empty again after each transaction."""
-        return (f"CREATE TEMPORARY TABLE IF NOT EXISTS incoming_{self.name} ON COMMIT DELETE ROWS AS "  # noqa: S608
-                f"SELECT {', '.join(self.columns)} FROM {self.name} WITH NO DATA")
-
-    @property
     def insert(self) -> str:
-        """From there into the table, in the key's order, so that two writers never wait for each other in a ring."""
+        """Of `incoming` into the table, in the key's order, so that two writers never wait for each other in a ring."""
         columns = ", ".join(self.columns)
-        return (f"INSERT INTO {self.name} ({columns}) SELECT {columns} FROM incoming_{self.name} "  # noqa: S608
+        return (f"INSERT INTO {self.name} ({columns}) SELECT {columns} FROM incoming "  # noqa: S608
                 f"ORDER BY {self.key} ON CONFLICT ({self.key}) {self.conflict}")
 
+    def statement(self, then: str = "") -> str:
+        """All of a batch in one statement, so in one transaction and one way to the database and back.
 
+        Its parameters are the columns, each as an array. `then`: another statement of `incoming`, after the insert.
+        """
+        given = ", ".join(f"${at}::{_TYPES.get(column, 'text')}[]" for at, column in enumerate(self.columns, 1))
+        then = f", noted AS ({then})" if then else ""
+        return (f"WITH incoming AS MATERIALIZED (SELECT * FROM unnest({given}) "  # noqa: S608
+                f"AS given ({', '.join(self.columns)})){then} {self.insert}")
+
+
+#: Of columns that are not text.
+_TYPES = {"start_at": "timestamptz", "at": "timestamptz", "size_ms": "integer", "partition": "integer",
+          "count": "bigint", "errors": "bigint", "revision": "integer", "score": "double precision",
+          "fields": "jsonb", "body": "jsonb"}
 _NEWER = ("DO UPDATE SET count = excluded.count, errors = excluded.errors, revision = excluded.revision, "
           "fields = excluded.fields WHERE (excluded.count, excluded.revision) >= ({0}.count, {0}.revision)")
 
@@ -67,15 +76,16 @@ class Windows:
         self.series = series
         self.spans = spans
         self.keys = keys
+        self.statement = self.table.statement(self.note)
 
     @property
     def note(self) -> str:
-        """How far each series is known, in the same transaction as its windows."""
+        """How far each series is known: a statement of `incoming`, which PostgreSQL runs after the insert."""
         keys = ", ".join((*self.keys, "partition", "size_ms"))
         return f"""
             INSERT INTO {self.series} AS have ({keys}, first_at, end_at)
             SELECT {keys}, min(start_at), max(start_at) + size_ms * interval '1 millisecond'
-            FROM incoming_{self.table.name} GROUP BY {keys} ORDER BY {keys}
+            FROM incoming GROUP BY {keys} ORDER BY {keys}
             ON CONFLICT ({keys}) DO UPDATE SET first_at = least(have.first_at, excluded.first_at),
               end_at = greatest(have.end_at, excluded.end_at), written_at = now()"""  # noqa: S608
 
@@ -117,16 +127,16 @@ class History:
             if have is None or (window.count, window.revision) >= (have.count, have.revision):
                 newest[window.window_id] = window
         rows = [(w.window_id, moment(w.start_ms), w.size_ms, *(_text(getattr(w, key)) for key in tables.keys),
-                 w.partition, w.count, w.errors, w.revision, jsonb(w.fields_json())) for w in newest.values()]
+                 w.partition, w.count, w.errors, w.revision, jsonb(packed(w.fields_json()))) for w in newest.values()]
         spans = {span(w.size_ms, moment(w.start_ms)) for w in newest.values()}
         async with self.pool.acquire() as connection:
             await self._touch(connection, tables, spans)
             try:
-                await _load(connection, tables.table, rows, tables.note)
+                await _load(connection, tables.statement, rows)
             except asyncpg.CheckViolationError:         # a partition that we knew was dropped since
                 self._spans.clear()
                 await self._touch(connection, tables, spans)
-                await _load(connection, tables.table, rows, tables.note)
+                await _load(connection, tables.statement, rows)
 
     async def anomalies(self, found: Sequence[Anomaly]) -> None:
         await self._write(ANOMALIES, [
@@ -175,7 +185,7 @@ class History:
 
     async def _write(self, table: Table, rows: list[tuple[Any, ...]]) -> None:
         async with self.pool.acquire() as connection:
-            await _load(connection, table, rows)
+            await _load(connection, table.statement(), rows)
 
     async def _touch(self, connection: Any, tables: Windows, spans: Iterable[Span]) -> None:
         """Make these partitions, and note that they are written to.
@@ -212,14 +222,10 @@ class History:
                 self._spans.pop((tables.spans, found), None)
 
 
-async def _load(connection: Any, table: Table, rows: list[tuple[Any, ...]], then: str = "") -> None:
-    """COPY into the connection's own table, then one statement, then perhaps another."""
-    async with connection.transaction():
-        await connection.execute(table.incoming)
-        await connection.copy_records_to_table(f"incoming_{table.name}", records=rows, columns=table.columns)
-        await connection.execute(table.insert)
-        if then:
-            await connection.execute(then)
+async def _load(connection: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Rows into a statement that takes them as columns; asyncpg prepares each statement once a connection."""
+    if rows:
+        await connection.execute(statement, *map(list, zip(*rows, strict=True)))
 
 
 async def _delete(connection: Any, table: Table, which: str, cutoff: datetime) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import asyncpg
@@ -33,6 +34,8 @@ from streams.wire import Block
 
 logger = log.get(__name__)
 BATCH_RECORDS = 2_000
+#: Of one write, at the most: reading and preparing them holds the event loop.
+PORTION_RECORDS = 250
 WAIT_MS = 200
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 CLOSE_SECONDS = 5.0
@@ -40,7 +43,9 @@ CLOSE_SECONDS = 5.0
 SETTLE_S = 0.5
 #: Topics of windows.
 WHOLE = (METRICS, LEVELS)
-AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
+#: asyncpg's InternalClientError: a server that ends has said so on the connection, and it has not been closed yet.
+AWAY = (OSError, TimeoutError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+        KafkaError)
 #: The settings are wrong: no waiting helps.
 FATAL = (asyncpg.ClientConfigurationError,)
 
@@ -56,6 +61,8 @@ class Sink:
 
     name = "sink"
     fetch_wait_ms = WAIT_MS
+    #: Of a partition by one fetch, at the most.
+    fetch_bytes = 1 << 20
     #: Where a group that has committed nothing begins.
     begins = "earliest"
     #: Records between two polls, at most.
@@ -118,10 +125,9 @@ class Sink:
             due = 0.0
             while not stop.is_set():
                 found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=self.batch_records)
-                for tp, records in found.items():
-                    row, messages = self.rows[tp.topic], self._read(tp, records)
-                    if messages:
-                        await self._write(writers[row.name], row.name, messages, stop)
+                for topic, messages in self._portions(found):
+                    await asyncio.sleep(0)          # others' turn: to read them has held the event loop
+                    await self._write(writers[topic], topic, messages, stop)
                 if time.monotonic() >= due:
                     await self._settle(consumer, stop)
                     due = time.monotonic() + SETTLE_S
@@ -140,6 +146,7 @@ class Sink:
         consumer = AIOKafkaConsumer(
             *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
             enable_auto_commit=False, auto_offset_reset=self.begins, fetch_max_wait_ms=self.fetch_wait_ms,
+            max_partition_fetch_bytes=self.fetch_bytes,
             session_timeout_ms=self.settings.session_timeout_ms,
             heartbeat_interval_ms=self.settings.session_timeout_ms // 3)
         deliver_whole(consumer, frozenset(topic for topic, row in self.rows.items() if row in WHOLE))
@@ -171,18 +178,25 @@ class Sink:
         for topic, records in lag.items():
             metrics.LAG.labels(self.name, topic).set(records)
 
-    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> list[BaseModel]:
+    def _portions(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
+        """(topic row's name, messages): of all partitions together, for every write costs ways there and back."""
+        for topic, row in self.rows.items():
+            messages = chain.from_iterable(self._read(tp, records) for tp, records in found.items()
+                                           if tp.topic == topic)
+            while portion := list(islice(messages, PORTION_RECORDS)):
+                yield row.name, portion
+
+    def _read(self, tp: TopicPartition, records: Sequence[Any]) -> Iterable[Any]:
         row = self.rows[tp.topic]
-        parse, found = parser(row.schema), []
+        parse = parser(row.schema)
         for offset, value in self._wanted(row.name, records):
             try:
-                found.append(parse(value))
+                yield parse(value)
             except ValueError as error:
                 metrics.BAD.labels(self.name, row.name).inc()
                 field, said = _fault(error)
                 logger.warning("record.skipped", sink=self.name, topic=tp.topic, partition=tp.partition,
                                offset=offset, field=field, error=said)
-        return found
 
     def _wanted(self, topic: str, records: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
         """(offset, value) of the records that are to be read."""

@@ -19,6 +19,7 @@ from streams.stores.postgres import connect
 from streams.stores.sink import CLOSE_SECONDS, Sink, Write
 from streams.stores.spans import Retention
 from streams.topics import ALERT_COMMANDS, ALERTS, ANOMALIES, DRIFT_EVENTS, LEVELS, METRICS, RETRAINING_REQUESTS
+from streams.windows import packed
 from streams.windows.record import WindowHead
 
 #: So often is old history dropped.
@@ -34,6 +35,8 @@ class HistorySink(Sink):
     """Windows, anomalies, drift, alerts and requests into PostgreSQL; drops there what is past its retention."""
 
     name = "history"
+    #: A busy event loop has time for few fetches a second, and of windows 1 MB are a hundred.
+    fetch_bytes = 4 << 20
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(settings, [METRICS, LEVELS, ANOMALIES, DRIFT_EVENTS, ALERTS, RETRAINING_REQUESTS])
@@ -41,6 +44,7 @@ class HistorySink(Sink):
         self._pool: asyncpg.Pool | None = None
         self._history: History | None = None
         self._drop_next = datetime.min.replace(tzinfo=UTC)
+        packed.warm()
 
     async def open(self) -> Mapping[str, Write]:
         self._pool = await connect(self.settings)

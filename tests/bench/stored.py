@@ -26,6 +26,7 @@ from streams.settings import PREFIX, Settings
 from streams.stores.history import History
 from streams.stores.postgres import connect, migrate, moment
 from streams.stores.spans import Retention, Span, span
+from streams.windows.packed import packed
 from streams.windows.record import SummaryRecord, WindowRecord, buckets
 from streams.windows.sketch import bucket
 
@@ -123,7 +124,7 @@ async def _templates(connection: Any, series: list[dict[str, str]]) -> None:
     rows = []
     for size, number in itertools.product(SIZES, range(VARIANTS)):
         count = EVENTS_PER_S * size // 1_000
-        rows.append((size, number, count, msgspec.json.encode(_fields(count, number)).decode()))
+        rows.append((size, number, count, packed(msgspec.json.encode(_fields(count, number)).decode())))
     await connection.copy_records_to_table("templates", records=rows)
 
 

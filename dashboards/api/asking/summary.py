@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.compiled import compiled
+from streams.windows import packed
 from streams.windows.sketch import bucket_value
 
 #: (k, 2): codes, ascending, and counts.
@@ -19,7 +20,7 @@ Sketch = NDArray[np.int64]
 
 
 class Summary(msgspec.Struct, frozen=True, gc=False):
-    """See `schemas.windows.Summary`. `sketch` is JSON."""
+    """See `schemas.windows.Summary`. `sketch` is JSON: an array, or a text as `streams.windows.packed` has it."""
 
     count: int
     missing: int = 0
@@ -65,7 +66,8 @@ def _merge(a: Summary, b: Summary) -> Summary:
 
 def sketch_of(found: Summary) -> Sketch:
     """Its sketch as numbers."""
-    return _pairs(np.frombuffer(bytes(found.sketch), np.uint8))
+    text = np.frombuffer(bytes(found.sketch), np.uint8)
+    return packed.pairs(text[1:-1]) if text[0] == packed.QUOTE else _pairs(text)
 
 
 @compiled
@@ -117,7 +119,9 @@ def _codes(sketch: Sketch, qs: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def warm() -> None:
     """Compile, or load from the cache."""
-    quantiles(sketch_of(Summary(1, sketch=msgspec.Raw(b"[[0,1]]"))), (0.5,))
+    for sketch in (b"[[0,1]]", b'"A"'):
+        quantiles(sketch_of(Summary(1, sketch=msgspec.Raw(sketch))), (0.5,))
+    packed.warm()
 
 
 def distance(one: Sketch, two: Sketch) -> float:

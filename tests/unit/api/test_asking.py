@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from stores_world import DAY, Gateway, a_window, an_anomaly, summary, world
 
 from streams.settings import Settings
 from streams.stores.history import History
+from streams.stores.postgres import moment
 from streams.stores.redis import Hot
+from streams.windows.packed import unpacked
 from streams.windows.record import WindowRecord
 
 SIZES = (1_000, 10_000, 60_000, 600_000)
@@ -120,6 +123,22 @@ async def test_two_versions_are_compared_point_by_point_and_as_wholes(api: Gatew
     assert compared["asked_total"]["count"] == 200
     same = await api.get("/api/metrics", **ASK, version="4", compare_from=DAY, field="latency_ms")
     assert same["compare"]["ks_distance"] == {"latency_ms": 0.0}
+
+
+async def test_windows_stored_with_their_sketches_as_arrays_are_answered_the_same(api: Gateway,
+                                                                                history: History) -> None:
+    values = {second: np.random.default_rng(second).normal(0, 9, 5).tolist() for second in range(0, 900, 3)}
+    await history.windows(published(values, DAY + 900_000))
+    question = ASK | {"points": 20, "field": "latency_ms", "quantiles": "0.1,0.5,0.99"}
+    asked = [question, question | {"compare_from": DAY - 300_000}]
+    answers = [await api.get("/api/metrics", **one) for one in asked]
+    assert answers[0]["windows"][0]["value"]["p50"] is not None
+    for row in await history.pool.fetch("SELECT window_id, fields FROM metric_windows WHERE start_at < $1",
+                                        moment(DAY + 400_000)):
+        assert isinstance(json.loads(row["fields"])["latency_ms"]["sketch"], str)
+        await history.pool.execute("UPDATE metric_windows SET fields = $2 WHERE window_id = $1", row["window_id"],
+                                   unpacked(row["fields"]))
+    assert [await api.get("/api/metrics", **one) for one in asked] == answers
 
 
 async def test_a_period_is_compared_with_an_earlier_one_at_the_same_times(api: Gateway, history: History) -> None:

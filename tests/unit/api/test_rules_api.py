@@ -98,6 +98,8 @@ async def test_a_dry_run_says_how_often_a_rule_would_have_fired(settings: Settin
     assert [(one["resolved_ms"] - one["opened_ms"]) // MINUTE for one in found["incidents"]] == [6, 6, 6]
     assert json.dumps(found)
     assert (await tried(settings, {**CEL, "when": "errors > 50.0"}))["fired"] == 0
+    for limit, fired in ((19.0, 2), (21.0, 0)):     # every latency is 20 ms, of both models
+        assert (await tried(settings, {**CEL, "when": f"fields.latency_ms.p95 > {limit}"}))["fired"] == fired
     assert (await tried(settings, {**CEL, "model": "ch*", "for_s": 180}))["fired"] == 3
     assert (await tried(settings, {**CEL, "model": "ch*", "for_s": 600}))["fired"] == 0
 

@@ -19,6 +19,7 @@ from streams.stores.postgres import REFUSED, connect, moment
 from streams.stores.sinks import retention
 from streams.stores.spans import Retention, span
 from streams.windows.levels import LevelHead, read_level
+from streams.windows.packed import unpacked
 
 DAYS_MS = 86_400_000
 
@@ -64,7 +65,7 @@ async def test_a_window_gives_way_to_a_larger_count_only(pool: asyncpg.Pool, his
     await history.windows([a_window(count=7, errors=2, revision=1), a_window(count=6)])
     assert await rows(pool, "SELECT count, errors, revision FROM metric_windows") == [(7, 2, 1)]
     (body,) = await rows(pool, "SELECT fields FROM metric_windows")
-    assert json.loads(body[0])["latency_ms"] == json.loads(msgspec.json.encode(summary(*[20.0] * 7)))
+    assert json.loads(unpacked(body[0]))["latency_ms"] == json.loads(msgspec.json.encode(summary(*[20.0] * 7)))
 
 
 async def test_windows_of_several_days_partitions_and_sizes_are_apart(pool: asyncpg.Pool, history: History) -> None:
