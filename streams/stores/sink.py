@@ -177,6 +177,7 @@ class Sink:
         self.lag = lag
         for topic, records in lag.items():
             metrics.LAG.labels(self.name, topic).set(records)
+        metrics.MEASURED.labels(self.name).set_to_current_time()
 
     def _portions(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
         """(topic row's name, messages): of all partitions together, for every write costs ways there and back."""

@@ -44,8 +44,6 @@ RATE = {True: 2_000, False: 20_000}
 BEFORE_S, AFTER_S = {True: 4.0, False: 12.0}, {True: 2.0, False: 6.0}
 AWAY_S = {True: 3.0, False: 60.0}
 FRESH_S, PATIENCE_S, STORED_S = 0.5, 180.0, 20
-#: Longer than sinks are between two looks at how far behind they are.
-LOOKED_S = 2.0
 SIZE_MS = 1_000
 DISK_MB = 400
 LATER_MS = 200_000
@@ -63,7 +61,7 @@ class Run:
         self.stack = running
         self.away_s = AWAY_S[quick]
         self.since = 0.0                    # when what is measured began: the fault, or its end
-        self.up_since = 0.0                 # when the worker's sinks were last seen to come back
+        self.level: set[tuple[str, str]] = set()    # (sink, topic): had everything since
         self.stores = False                 # wait for the stores as well
         self.disk: Path | None = None
 
@@ -281,19 +279,25 @@ def _events(running: Stack) -> float:
 
 
 def _caught_up(run: Run) -> bool:
-    """True if the store has everything, as its sink has found since it is back: before, its figures are of before."""
-    if not _all_up(run.worker):
-        run.up_since = time.monotonic()
-    return time.monotonic() - max(run.since, run.up_since) > LOOKED_S and _stored(run.worker)
+    """True if every sink has had everything of each topic once, by a look of its own since `run.since`."""
+    lags, looked = _lags(run.worker)
+    began = time.time() - (time.monotonic() - run.since)
+    run.level |= {which for which, lag in lags.items() if lag == 0 and looked.get(which[0], 0.0) > began}
+    return bool(lags) and run.level >= lags.keys()
 
 
 def _stored(worker: Worker) -> bool:
-    return _all_up(worker) and worker.metric("sink_lag_records") == 0
+    """True if every sink has everything."""
+    lags, _ = _lags(worker)
+    return bool(lags) and not any(lags.values())
 
 
-def _all_up(worker: Worker) -> bool:
-    found = worker.samples("sink_up")
-    return bool(found) and all(sample.value == 1 for sample in found)
+def _lags(worker: Worker) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
+    """Records that are not in the stores yet by (sink, topic), and when each sink last looked."""
+    found = worker.samples("sink_lag_records", "sink_lag_measured_timestamp_seconds")
+    return ({(sample.labels["sink"], sample.labels["topic"]): sample.value for sample in found
+             if sample.name == "sink_lag_records"},
+            {sample.labels["sink"]: sample.value for sample in found if sample.name != "sink_lag_records"})
 
 
 # -- what came of it -----------------------------------------------------------------------------------
