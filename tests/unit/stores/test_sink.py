@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,18 @@ async def test_what_is_refused_is_passed_over_and_all_else_of_every_partition_is
     running = asyncio.create_task(HistorySink(settings).run(again))
     try:
         await send(settings, 0, windows(340, 1, 0))
+        sent_at = time.time()
         await eventually(lambda: _is(count(0), 341), "the window after the commit")
+        await eventually(lambda: _looked(sent_at), "the sink has looked, and has everything")
         assert bad() - before == 3, "what was committed is not read again"
     finally:
         again.set()
         await running
+
+
+async def _looked(since: float) -> bool:
+    at, lag = metrics.MEASURED.labels("history"), metrics.LAG.labels("history", METRICS.name)
+    return bool(at._value.get() > since and lag._value.get() == 0)
 
 
 async def _is(count: Any, expected: int) -> bool:
