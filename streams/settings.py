@@ -18,6 +18,10 @@ from schemas.base import MAX_SEGMENT_KEYS
 
 PREFIX = "STREAMGAUGE_"
 MINUTE_MS = 60_000
+#: What Kafka lets names of topics be made of; a group's name is in that of its changelog.
+TOPIC_CHARACTERS = r"^[A-Za-z0-9._-]*$"
+#: Three hundred years; sums of instants stay far within 64 bits.
+LONGEST_MS = 10_000_000_000_000
 #: Values of a feature and pane that are sketched one by one.
 SKETCH_VALUES = 4_096
 
@@ -44,8 +48,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".streamgauge"), description="Folder for what the embedded services and demo keep")
 
     # -- topics -----------------------------------------------------------------------------------
-    topic_prefix: str = Field("", description="Put before every topic's name")
-    group: str = Field("streamgauge", description="Consumer group of the workers; also names their changelogs")
+    topic_prefix: str = Field("", pattern=TOPIC_CHARACTERS, description="Put before every topic's name")
+    group: str = Field("streamgauge", min_length=1, pattern=TOPIC_CHARACTERS,
+                       description="Consumer group of the workers; also names their changelogs")
     partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         4, description="Partitions of every topic; the most workers that can share the load")
     replication: Annotated[int, Field(ge=1)] = Field(1, description="Replicas of every topic")
@@ -55,22 +60,23 @@ class Settings(BaseSettings):
         1_048_576, description="Bytes; a larger record is rejected")
     max_events_per_record: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Events; a longer array is rejected")
-    otlp_topic: str = Field("", description="Topic into which an OpenTelemetry collector's Kafka exporter writes "
-                                            "metrics, as otlp_metrics; empty: none is read")
-    max_age_ms: Annotated[int, Field(ge=0)] = Field(
+    otlp_topic: str = Field(
+        "", pattern=TOPIC_CHARACTERS, description="Topic into which an OpenTelemetry collector's Kafka exporter writes "
+                                                  "metrics, as otlp_metrics; empty: none is read")
+    max_age_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         0, description="Milliseconds before the broker's timestamp; older events are rejected; 0: any age")
-    max_ahead_ms: Annotated[int, Field(ge=0)] = Field(
+    max_ahead_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         10_000, description="Milliseconds after the broker's timestamp; later events are rejected; 0: any. Below "
                             "STREAMGAUGE_GRACE_MS no producer with a fast clock makes the others' events too late")
 
     # -- windows ----------------------------------------------------------------------------------
     granularities_ms: Annotated[tuple[int, ...], NoDecode] = Field(
         (1_000, 10_000, 60_000), description="Milliseconds, comma-separated; each divides the next")
-    watermark_delay_ms: Annotated[int, Field(ge=0)] = Field(
+    watermark_delay_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         1_000, description="Milliseconds a window waits for events that are out of order")
-    grace_ms: Annotated[int, Field(ge=0)] = Field(
+    grace_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         30_000, description="Milliseconds after its end in which a closed window is amended by late events")
-    idle_ms: Annotated[int, Field(ge=100)] = Field(
+    idle_ms: Annotated[int, Field(ge=100, le=LONGEST_MS)] = Field(
         2_000, description="Milliseconds without an event after which the clock moves a partition's watermark")
 
     environment_windows: bool = Field(
@@ -86,14 +92,14 @@ class Settings(BaseSettings):
                        "an environment are counted as its model, version and component `other`; 0: any number")
     max_fields: Annotated[int, Field(ge=1, le=4_096)] = Field(
         512, description="Fields of a window; values of further ones are left out, and counted")
-    sketch_values: Annotated[int, Field(ge=0)] = Field(
+    sketch_values: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         SKETCH_VALUES, description="Values of a feature in a window of the finest granularity that are sketched one by "
                                    "one; of more a share that halves each time their number doubles. Counts, sums and "
                                    "means stay exact; 0: all are")
     label_windows: bool = Field(
         True, description="Windows of late labels (accuracy, ROC-AUC, calibration) by the time of the prediction, from "
                           "a minute on")
-    label_grace_ms: Annotated[int, Field(ge=0)] = Field(
+    label_grace_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         3_600_000, description="Milliseconds of predictions' time after its end in which a window takes late labels; "
                                "they may all be late, if they are in some order")
 
@@ -238,7 +244,8 @@ class Settings(BaseSettings):
     @field_validator("granularities_ms")
     @classmethod
     def _nested(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or value[0] < 1 or any(b <= a or b % a for a, b in itertools.pairwise(value)):
+        if not value or value[0] < 1 or value[-1] > LONGEST_MS \
+                or any(b <= a or b % a for a, b in itertools.pairwise(value)):
             raise ValueError("granularities must ascend, each dividing the next: 1000,10000,60000")
         return value
 

@@ -55,10 +55,11 @@ def drift(second: int, field: str = "feature.tenure", state: str = "drifted", ki
 class World:
     """One engine on one partition. Messages go in one by one, each at the next offset of its topic."""
 
-    def __init__(self, options: AlertOptions | None = None, rows: dict[str, bytes] | None = None) -> None:
+    def __init__(self, options: AlertOptions | None = None, rows: dict[str, bytes] | None = None,
+                 partition: int = 0) -> None:
         self.engine = AlertEngine(options)
         self.rows: dict[str, bytes] = {} if rows is None else rows
-        self.states: KeyedStates[ModelState] = KeyedStates("alerts", 0, self.engine.codec, self.rows)
+        self.states: KeyedStates[ModelState] = KeyedStates("alerts", partition, self.engine.codec, self.rows)
         self.offsets = dict.fromkeys(TOPICS.values(), 0)
         self.place = 0
 

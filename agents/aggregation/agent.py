@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from agents.aggregation import projection
 from agents.aggregation.beside import Beside, BesideLabels, Cap, of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
+from agents.aggregation.idling import IdleClock
 from schemas.rejected import Reason
 from streams import metrics
 from streams.app import Pipeline
@@ -36,7 +37,7 @@ def register(pipeline: Pipeline) -> None:
     topic, levels, aside = (settings.topic(row.name) for row in (METRICS, LEVELS, REJECTED))
     pipeline.state(NAME, engine.codec)
     pipeline.state(cap.name, cap.names.codec)
-    kept_out = Counter[str]()
+    kept_out, clock = Counter[str](), IdleClock(IDLE_CHECK_MS)
     everything: list[Beside | BesideLabels] = [*beside, of_labels]
     for name, codec in [state for one in everything for state in one.states()]:
         pipeline.state(name, codec)
@@ -69,7 +70,7 @@ def register(pipeline: Pipeline) -> None:
             kept_out[what] = so_far
 
     async def aggregate(batch: RecordBatch, partition: Partition) -> None:
-        events, now_ms = batch.decoded(pipeline.decode), int(time.time() * 1000)
+        events, now_ms = batch.decoded(pipeline.decode), clock.now_ms
         states = partition.states(NAME)
         plain, folded = cap(projection.without_segments(events) if settings.segment_keys else events, partition)
         result = engine.run(plain, states, batch.topic, now_ms)
@@ -81,7 +82,7 @@ def register(pipeline: Pipeline) -> None:
 
     async def judge(batch: RecordBatch, partition: Partition) -> None:
         found = batch.decoded(pipeline.decode_feedback).labels
-        windows, late, ahead = of_labels.run(batch, found, partition, int(time.time() * 1000))
+        windows, late, ahead = of_labels.run(batch, found, partition, clock.now_ms)
         publish(windows, partition, levels)
         metrics.TOO_LATE_LABELS.inc(len(late))
         for offset in late:
@@ -92,7 +93,7 @@ def register(pipeline: Pipeline) -> None:
                        "(STREAMGAUGE_MAX_AHEAD_MS): it is counted in no window", partition)
 
     async def idle() -> None:
-        now_ms = int(time.time() * 1000)
+        now_ms = clock.looked(int(time.monotonic() * 1000))
         for partition in pipeline.partitions:
             behind = pipeline.behind(NAME, TELEMETRY, partition.number)
             publish(engine.idle(partition.states(NAME), now_ms, behind), partition)

@@ -88,7 +88,7 @@ class AggregationEngine(Generic[W]):
         written.warm()
 
     def run(self, batch: TelemetryBatch, states: States, topic: str, now_ms: int = 0) -> AggregationResult[W]:
-        """Take in a batch. `now_ms` is the wall clock, for the idle clock only."""
+        """Take in a batch. `now_ms` is the idle clock's time (see `idling`)."""
         calendar, entry = self._calendar(states), states.entry(META)
         calendar.last_batch_ms = now_ms
         first_row = int(np.searchsorted(batch.offset, entry.fence.get(topic, -1), side="right"))
@@ -145,7 +145,7 @@ class AggregationEngine(Generic[W]):
         return closes_ms
 
     def idle(self, states: States, now_ms: int, behind: bool = False) -> list[W]:
-        """Close what the wall clock says is over, when no batch has come for `idle_ms`.
+        """Close what the idle clock says is over, when no batch has come for `idle_ms`.
 
         behind: records wait to be taken in; what is over will be told by them. A worker that is behind for long closes
         windows all the same, as records may wait that never come (markers of transactions).

@@ -289,4 +289,6 @@ class AlertEngine:
 
 
 def _entry(states: States, message: _About) -> Entry[ModelState]:
-    return states.entry(key_of(message.environment, message.model))
+    entry = states.entry(key_of(message.environment, message.model))
+    entry.state.partition = states.partition
+    return entry

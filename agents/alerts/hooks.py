@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
 from agents.alerts.letters import Letters
@@ -81,16 +81,29 @@ class Hook(BaseModel):
 _HOOKS = TypeAdapter(list[Hook])
 
 
+class HooksFileError(ValueError):
+    """The file of hooks cannot be used. The text repeats nothing that it holds: there are secrets in it."""
+
+    code = "wrong_setting"
+    retriable = False
+
+
 def read(path: Path | None) -> list[Hook]:
     """The hooks of a file; none without one.
 
     Raises:
-        ValueError: it holds something else, or a name twice.
+        HooksFileError: it holds something else, or a name twice.
         OSError: it cannot be read.
     """
-    found = _HOOKS.validate_json(path.read_bytes()) if path is not None else []
+    try:
+        found = _HOOKS.validate_json(path.read_bytes()) if path is not None else []
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HooksFileError(f"{path} (STREAMGAUGE_HOOKS_FILE) is no list of hooks: {where and f'{where}: '}"
+                             f"{first['msg']}") from None
     if len({hook.name for hook in found}) < len(found):
-        raise ValueError(f"{path}: two hooks have one name")
+        raise HooksFileError(f"{path}: two hooks have one name")
     return found
 
 

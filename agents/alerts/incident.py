@@ -152,8 +152,11 @@ def tell(state: ModelState, slot: Slot, incident: Incident, transition: str, now
 
 
 def incident_id(state: ModelState, slot: Slot, opened_ms: int) -> str:
-    """The same for the same model, component, family and opening time."""
-    what = "\x1f".join((state.environment, state.model, slot.component, slot.family))
+    """The same for the same model, partition, component, family and opening time.
+
+    Of a model that comes through several partitions each has incidents of its own, often opened in the same window.
+    """
+    what = "\x1f".join((state.environment, state.model, str(state.partition), slot.component, slot.family))
     return f"i-{hashlib.blake2b(what.encode(), digest_size=8).hexdigest()}-{slot.family}-{opened_ms}"
 
 

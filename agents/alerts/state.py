@@ -162,6 +162,7 @@ class ModelState(msgspec.Struct, omit_defaults=True):
     environment: str
     model: str
     format: int
+    partition: int = 0                                  # whose state it is in
     clock_ms: int = 0                                   # event time: the newest window end or drift event of one
     last_start_ms: int = -1
     version: str = ""                                   # the newest one seen

@@ -146,7 +146,8 @@ def sentence(error: Exception) -> str:
 
 def exit_code(error: Exception) -> int:
     """2: the settings are wrong; 3: a service is away; 1: anything else."""
-    if type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic"):
+    if (type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic")) \
+            or getattr(error, "code", None) == "wrong_setting":
         return USAGE
     away = (isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ == "gaierror"
             or type(error).__module__.split(".")[0] in CLIENTS

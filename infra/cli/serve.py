@@ -23,8 +23,12 @@ def worker() -> None:
     /healthz and /readyz.
     """
     from agents.worker import run
-    from infra.embedded.process import check_port
+    from infra.embedded.process import check_port, disk_error
     check_port(settings().worker_port, f"{PREFIX}WORKER_PORT", settings().host)
+    try:
+        settings().data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(settings().data_dir, error) from error
     run(settings())
 
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 from stores_world import an_alert
 from support import free_port, produce, read_all
 
-from agents.alerts.hooks import Hook, HookSink, for_alertmanager, read, signed
+from agents.alerts.hooks import Hook, HookSink, HooksFileError, for_alertmanager, read, signed
 from schemas.alerts import Alert, UndeliveredAlert
 from streams.kafka import create_topics
 from streams.messages import to_bytes
@@ -251,3 +252,16 @@ def test_alertmanager_has_the_group_as_a_label_and_an_incident_ends_under_both_n
     before = for_alertmanager(an_alert(0), now)         # told while Redis was away
     assert all(entry["labels"] in [ended["labels"] for ended in over] for entry in (*fired, *before))
     assert [entry for entry in over if entry["endsAt"] > "2026-05-02"] == []
+
+
+@pytest.mark.parametrize("text", [
+    '[{"name": "pager", "secret": "whsec_of-ours"}]', '[{"name": "pager", "url": "http://a/of-ours", "to": "of-ours"}]',
+    '[{"name": "pager", "secret": "whsec_of-ours"},]', '"of-ours"'])
+def test_a_file_that_cannot_be_used_is_named_and_its_secrets_are_not(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "hooks.json"
+    path.write_text(text)
+    with pytest.raises(HooksFileError) as raised:
+        read(path)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert f"{path} (STREAMGAUGE_HOOKS_FILE) is no list of hooks: " in shown
+    assert "of-ours" not in shown

@@ -238,3 +238,12 @@ def test_windows_of_other_granularities_are_skipped() -> None:
     world = World()
     assert world.feed(*(window(second, errors=20, size_ms=10_000) for second in range(0, 100, 10))) == []
     assert list(world.states.keys()) == []
+
+
+def test_partitions_of_one_model_that_open_in_the_same_second_have_incidents_of_their_own() -> None:
+    here, there = World(), World(partition=1)
+    [one], [other] = failing_seconds(here, 0, 1, errors=20), failing_seconds(there, 0, 1, errors=20)
+    assert (one.opened_ms, one.partition) == (other.opened_ms, 0)
+    assert other.partition == 1
+    assert one.incident_id != other.incident_id
+    assert one.alert_id != other.alert_id

@@ -128,6 +128,25 @@ def test_a_wrong_setting_is_usage() -> None:
     assert "STREAMGAUGE_PARTITIONS" in sentence(caught.value)
 
 
+@pytest.mark.parametrize(("name", "value"), [
+    ("group", ""), ("group", "a b"), ("topic_prefix", "a/"), ("otlp_topic", "a b"), ("watermark_delay_ms", 10**20),
+    ("grace_ms", 2**63 - 1), ("label_grace_ms", 2**63 - 1), ("idle_ms", 10**20), ("max_ahead_ms", 2**63 - 1),
+    ("max_age_ms", 10**20), ("sketch_values", 10**20), ("granularities_ms", "1000,10000000000000000000000")])
+def test_what_a_worker_could_not_run_with_is_refused_before_it_starts(name: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{name: value})
+    assert f"STREAMGAUGE_{name.upper()}: " in sentence(caught.value)
+
+
+def test_a_worker_says_which_folder_it_cannot_have(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    done = shell("worker", STREAMGAUGE_DATA_DIR=str(taken), STREAMGAUGE_KAFKA_URL="127.0.0.1:1",
+                 STREAMGAUGE_WORKER_PORT="0")
+    assert (done.returncode, done.stdout) == (FAILED, "")
+    assert str(taken) in done.stderr and "STREAMGAUGE_DATA_DIR" in done.stderr
+
+
 def test_settings_are_listed_with_defaults_and_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGAUGE_DATABASE_URL", "postgresql://u:hunter2@h/d")
     monkeypatch.setenv("STREAMGAUGE_PARTITIONS", "7")
