@@ -12,13 +12,21 @@ from agents.ingest import agent as ingest
 from agents.otlp.bridge import OtlpBridge
 from agents.retraining import agent as retraining
 from agents.scoring import agent as scoring
+from agents.scoring.detectors.registry import make
 from streams import log, runner
-from streams.settings import Settings
+from streams.settings import PREFIX, Settings
 from streams.stores.sinks import AlertRelay, AnomalyRelay, Exposition, HistorySink, HotView
 
 logger = log.get(__name__)
 ROOMS = (ingest.register, scoring.register, aggregation.register, drift.register, alerts.register,
          retraining.register)
+
+
+class DetectorsError(ValueError):
+    """The detectors that are asked for cannot be had."""
+
+    code = "wrong_setting"
+    retriable = False
 
 
 def sinks(settings: Settings) -> list[runner.Sink]:
@@ -35,5 +43,13 @@ def sinks(settings: Settings) -> list[runner.Sink]:
 
 
 def run(settings: Settings) -> NoReturn:
-    """Run a worker until SIGINT or SIGTERM; ends the process."""
+    """Run a worker until SIGINT or SIGTERM; ends the process.
+
+    Raises:
+        DetectorsError: the settings name no detectors that there are.
+    """
+    try:
+        make(settings.detectors)
+    except ValueError as error:
+        raise DetectorsError(f"{PREFIX}DETECTORS: {error}") from None
     runner.run(settings, ROOMS, sinks(settings))

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from infra.embedded.process import die_with_parent
 from streams.kafka import client_options, end_offsets
 from streams.settings import PREFIX, Settings
 
@@ -60,7 +62,8 @@ class Worker:
     def start(self) -> Worker:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, *self.command], cwd=ROOT, env=self.environment, stdout=out, stderr=out)
+                [sys.executable, *self.command], cwd=ROOT, env=self.environment, stdout=out, stderr=out,
+                preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()))
         return self
 
     def get(self, path: str) -> tuple[int, str]:

@@ -31,6 +31,8 @@ class RulesFile:
         if stamp == self._stamp:
             return None
         self._stamp = stamp
+        if not stamp[2]:
+            logger.warning("rules.missing", file=str(self.path), help="its rules are in force once it is there")
         try:
             rules = ruleset.read(self.path.read_bytes()) if stamp[2] else ruleset.NONE
         except (OSError, ValueError) as error:

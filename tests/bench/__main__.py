@@ -39,10 +39,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small load, to see that it runs; figures mean little")
     parser.add_argument("--data", metavar="DIR", help="labelled data (default: STREAMGAUGE_DATA, or ../shared/data)")
     chosen = parser.parse_args()
-    if chosen.name in WITH_DATA:
-        figures = WITH_DATA[chosen.name](quick=chosen.quick, data=folder(chosen.data))
-    else:
-        figures = BENCHES[chosen.name](quick=chosen.quick)
+    if chosen.data and chosen.name not in WITH_DATA:
+        parser.error(f"{chosen.name} reads no data: leave --data out")
+    try:
+        figures = (WITH_DATA[chosen.name](quick=chosen.quick, data=folder(chosen.data)) if chosen.name in WITH_DATA
+                   else BENCHES[chosen.name](quick=chosen.quick))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: there are no figures.")
     print(json.dumps(_known(figures), allow_nan=False))
 
 

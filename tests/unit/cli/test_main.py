@@ -147,6 +147,14 @@ def test_a_worker_says_which_folder_it_cannot_have(tmp_path: Path) -> None:
     assert str(taken) in done.stderr and "STREAMGAUGE_DATA_DIR" in done.stderr
 
 
+@pytest.mark.parametrize("names", ["foo", "river.Nope", "half_space_trees,half_space_trees"])
+def test_a_worker_says_which_detectors_there_are(names: str, tmp_path: Path) -> None:
+    done = shell("worker", STREAMGAUGE_DETECTORS=names, STREAMGAUGE_KAFKA_URL="127.0.0.1:1",
+                 STREAMGAUGE_DATA_DIR=str(tmp_path), STREAMGAUGE_WORKER_PORT="0")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "STREAMGAUGE_DETECTORS: " in done.stderr and "detector" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_settings_are_listed_with_defaults_and_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGAUGE_DATABASE_URL", "postgresql://u:hunter2@h/d")
     monkeypatch.setenv("STREAMGAUGE_PARTITIONS", "7")
