@@ -93,6 +93,17 @@ class Block(Sequence[WireRecord]):
     def __iter__(self) -> Iterator[WireRecord]:
         return map(self.__getitem__, range(len(self)))
 
+    def parts(self, most_bytes: int) -> Iterator[Block]:
+        """The same in pieces, over the same buffer: as many records as have so many bytes of values, or one."""
+        ends = np.cumsum(np.maximum(self.value[:, 1] - self.value[:, 0], 0))
+        low = 0
+        while low < len(self):
+            before = int(ends[low - 1]) if low else 0
+            high = max(low + 1, int(np.searchsorted(ends, before + most_bytes, side="right")))
+            yield self if high - low == len(self) else Block(
+                self.buffer, self.offset[low:high], self.timestamp[low:high], self.key[low:high], self.value[low:high])
+            low = high
+
     def at_offset(self, offset: int) -> WireRecord:
         """The record with this offset, which must be here."""
         return self[int(np.searchsorted(self.offset, offset))]

@@ -1,4 +1,4 @@
-"""A Faust transport that yields one message per partition and fetch, its value the whole `RecordBatch`.
+"""A Faust transport that yields a message for a partition's fetch, or its parts, its value a `RecordBatch`.
 
 It subclasses Faust's aiokafka driver and changes five things:
 

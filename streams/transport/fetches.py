@@ -1,8 +1,8 @@
-"""Whole fetches from aiokafka: one `Block` of columns instead of an object for every record.
+"""Whole fetches from aiokafka: blocks of columns instead of an object for every record.
 
 aiokafka has no seam between the bytes of a fetch and its records. So two names in its fetcher's module are given
 stand-ins: `MemoryRecords`, which keeps the bytes, and `PartitionRecords`, which for a consumer that asks for it (see
-`deliver_whole`) yields one block. Every other consumer of the process gets what it always got.
+`deliver_whole`) yields blocks. Every other consumer of the process gets what it always got.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 
 from streams import wire
+
+#: Of a block's values, at the most: what was compressed may be many times what was fetched, and whoever reads a block
+#: holds the event loop.
+BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class _Whole:
@@ -37,7 +41,7 @@ class _Memory:
 
 
 class WholeFetch:
-    """Stands where aiokafka has `PartitionRecords`: an iterator of at most one block, and what to fetch next."""
+    """Stands where aiokafka has `PartitionRecords`: an iterator of blocks, and what to fetch after the last of them."""
 
     original = fetcher.PartitionRecords
 
@@ -46,9 +50,11 @@ class WholeFetch:
         self._blocks = self._read(tp, data, check_crcs)
 
     def _read(self, tp: TopicPartition, data: bytes, check_crcs: bool) -> Iterator[wire.Block]:
-        block, self.next_fetch_offset = wire.read(data, self.next_fetch_offset, check_crcs)
-        if len(block):
-            yield block
+        block, after = wire.read(data, self.next_fetch_offset, check_crcs)
+        for part in block.parts(BLOCK_BYTES):
+            self.next_fetch_offset = int(part.offset[-1]) + 1
+            yield part
+        self.next_fetch_offset = after
 
     def __iter__(self) -> WholeFetch:
         return self
@@ -69,7 +75,7 @@ def _partition_records(tp: TopicPartition, records: Any, aborted: Any, fetch_off
 
 
 def deliver_whole(consumer: AIOKafkaConsumer, topics: frozenset[str]) -> None:
-    """Let a consumer that has not started deliver each fetch of these topics as one `Block`.
+    """Let a consumer that has not started deliver each fetch of these topics as a `Block`, or some.
 
     Where that can't be (a format before v2, read_committed), it delivers records.
     """

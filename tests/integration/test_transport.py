@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections import Counter
@@ -16,6 +17,7 @@ from streams.kafka import client_options, create_topics, end_offsets
 from streams.settings import PREFIX, Settings
 from streams.state import row as rows
 from streams.topics import TELEMETRY
+from streams.transport.fetches import BLOCK_BYTES
 from support import ROOT, Worker, produce, read_all, until
 
 APP = ROOT / "tests" / "apps" / "recorder.py"
@@ -100,6 +102,29 @@ async def test_a_backlog_comes_in_large_batches_and_is_committed_to_its_end(sett
         assert await counted(settings) == expected(load)
     finally:
         assert worker.stop() == 0
+
+
+async def test_what_was_compressed_comes_in_blocks_and_a_kill_between_them_loses_and_repeats_nothing(
+        settings: Settings, tmp_path: Path) -> None:
+    producer = AIOKafkaProducer(**client_options(settings), compression_type="lz4", linger_ms=50,
+                                max_batch_size=1 << 20, max_request_size=16 << 20)
+    await producer.start()
+    sent = [await producer.send(settings.topic("telemetry"), b"x" * 2_000, key=b"k%d" % (number % 7), partition=0)
+            for number in range(10_000)]            # 20 MB, which a fetch has in a fiftieth
+    await asyncio.gather(*sent)
+    await producer.stop()
+    one = Recorder(settings, tmp_path, "one", delay_ms=600).start().wait_ready()
+    until(lambda: one.batches.exists() and len(one.batches.read_text().splitlines()) >= 2, 30, "the second block")
+    one.kill()
+    two = Recorder(settings, tmp_path, "two").start().wait_ready()
+    try:
+        await caught_up(settings)
+        assert await counted(settings) == {f"k{number}": 10_000 // 7 + (number < 10_000 % 7) for number in range(7)}
+        lines = [json.loads(line) for line in one.batches.read_text().splitlines() if line.endswith("]")]
+        assert max(line[4] for line in lines) <= BLOCK_BYTES // 2_000
+        assert len(lines) >= 5
+    finally:
+        two.stop()
 
 
 async def test_a_clean_stop_commits_what_was_taken_in_and_a_restart_takes_nothing_twice(

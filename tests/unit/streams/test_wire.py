@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import wire
+from streams.transport import fetches
 
 Rows = list[tuple[bytes | None, bytes | None]]
 ROW = st.tuples(st.none() | st.binary(max_size=9), st.none() | st.binary(max_size=300))
@@ -46,6 +48,30 @@ def test_columns_hold_what_aiokafka_reads(batches: list[tuple[Rows, int, int, bo
     assert [tuple(record) for record in block] == theirs(data, first)
     assert next_offset == max(offset, first)
     assert [block.at_offset(record.offset) for record in block] == list(block)
+
+
+@given(st.lists(ROW, min_size=1, max_size=40), st.sampled_from([NONE, LZ4]), st.integers(1, 1_000), st.integers(0, 50))
+def test_parts_are_the_block_in_pieces_of_so_many_bytes(rows: Rows, codec: int, most: int, first: int) -> None:
+    block, _ = wire.read(batch(rows, 0, codec), first)
+    parts = list(block.parts(most))
+    assert [record for part in parts for record in part] == list(block)
+    sizes = [sum(len(record.value or b"") for record in part) for part in parts]
+    assert all(size <= most or len(part) == 1 for size, part in zip(sizes, parts, strict=True))
+    for size, after in zip(sizes, parts[1:], strict=False):
+        assert size + len(after[0].value or b"") > most, "no piece is smaller than it has to be"
+
+
+def test_a_fetch_that_was_compressed_comes_in_blocks_and_says_after_each_where_to_go_on(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetches, "BLOCK_BYTES", 1_000)
+    control = bytearray(batch([(b"\0\0\0\0", b"\0\0")], 10))
+    control[22] |= 0x20
+    data = batch([(b"k", b"x" * 400)] * 10, 0, LZ4) + bytes(control)
+    found = fetches.WholeFetch(TopicPartition("t", 0), data, 3, False)
+    assert found.next_fetch_offset == 3
+    seen = [(len(block), int(block.offset[0]), found.next_fetch_offset) for block in found]
+    assert seen == [(2, 3, 5), (2, 5, 7), (2, 7, 9), (1, 9, 10)]
+    assert found.next_fetch_offset == 11, "past the control batch"
 
 
 def test_a_batch_that_the_fetch_cut_short_is_left_for_the_next() -> None:
