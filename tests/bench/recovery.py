@@ -13,6 +13,7 @@ One run a fault, each on services of its own, under a steady load that never sto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -150,11 +151,8 @@ def disk_full(run: Run) -> None:
     """The disk of PostgreSQL fills up, and gets room again; PostgreSQL is started again if that has ended it."""
     assert run.disk is not None
     filler = run.disk / "filler"
-    with filler.open("wb") as out:
-        try:
-            while out.write(b"\0" * 65_536):
-                out.flush()
-        except OSError:
+    with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):     # a buffer would fail again at its end
+        while out.write(b"\0" * 65_536):
             pass
     time.sleep(run.away_s)
     filler.unlink()
