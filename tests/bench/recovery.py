@@ -13,7 +13,6 @@ One run a fault, each on services of its own, under a steady load that never sto
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def disk_full(run: Run) -> None:
     """The disk of PostgreSQL fills up, and gets room again; PostgreSQL is started again if that has ended it."""
     assert run.disk is not None
     filler = run.disk / "filler"
-    with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):     # a buffer would fail again at its end
+    with filler.open("wb", buffering=0) as out, suppress(OSError):     # a buffer would fail again at its end
         while out.write(b"\0" * 65_536):
             pass
     time.sleep(run.away_s)
