@@ -177,7 +177,9 @@ class Sink:
         self.lag = lag
         for topic, records in lag.items():
             metrics.LAG.labels(self.name, topic).set(records)
-        metrics.MEASURED.labels(self.name).set_to_current_time()
+        polled_ms = [consumer.last_poll_timestamp(tp) for tp in ends if tp in consumer.assignment()]
+        if polled_ms and None not in polled_ms:
+            metrics.MEASURED.labels(self.name).set(min(polled_ms) / 1000)
 
     def _portions(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
         """(topic row's name, messages): of all partitions together, for every write costs ways there and back."""

@@ -276,7 +276,7 @@ def _events(running: Stack) -> float:
 
 
 def _caught_up(run: Run) -> bool:
-    """True if every sink has had everything of each topic once, by a look of its own since `run.since`."""
+    """True if every sink has had everything of each topic once, by ends that the broker told since `run.since`."""
     lags, looked = _lags(run.worker)
     began = time.time() - (time.monotonic() - run.since)
     run.level |= {which for which, lag in lags.items() if lag == 0 and looked.get(which[0], 0.0) > began}
@@ -290,7 +290,7 @@ def _stored(worker: Worker) -> bool:
 
 
 def _lags(worker: Worker) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
-    """Records that are not in the stores yet by (sink, topic), and when each sink last looked."""
+    """Records that are not in the stores yet by (sink, topic), and from when on each sink knows."""
     found = worker.samples("sink_lag_records", "sink_lag_measured_timestamp_seconds")
     return ({(sample.labels["sink"], sample.labels["topic"]): sample.value for sample in found
              if sample.name == "sink_lag_records"},
