@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         1_000, description="Milliseconds a window waits for events that are out of order")
     grace_ms: Annotated[int, Field(ge=0, le=LONGEST_MS)] = Field(
         30_000, description="Milliseconds after its end in which a closed window is amended by late events")
+    amend_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        1_000, description="Milliseconds for which late events of a closed window are gathered before it is amended; "
+                           "0: each batch amends it")
     idle_ms: Annotated[int, Field(ge=100, le=LONGEST_MS)] = Field(
         2_000, description="Milliseconds without an event after which the clock moves a partition's watermark")
 

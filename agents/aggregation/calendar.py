@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streams.windows.panes import Grid, PaneKey
 
+#: Closed panes that wait to be amended together: emitting them holds the event loop.
+MOST_AMENDED = 4_000
+_NEVER_MS = 1 << 62
+
 
 class Planned:
     """A pane that is known: its key and its row's, the pane that it is a part of, and its own parts.
@@ -48,6 +52,8 @@ class Calendar:
         self.foreign: list[PaneKey] = []    # restored, of a size that is not set any more
         self._grid = grid
         self._grace_ms = grace_ms
+        self._amended: dict[Planned, int] = {}  # closed, with events that have not been emitted -> end
+        self._amended_ms = 0                # when the first of these came
         self._panes: dict[PaneKey, Planned] = {}
         self._to_close = _Agenda()
         self._to_drop = _Agenda()           # by last use
@@ -113,6 +119,22 @@ class Calendar:
             found.closes_ms = None
             yield found.named(), closes_ms
 
+    def amend(self, planned: Planned) -> None:
+        """A pane that has closed took in events."""
+        if not self._amended:
+            self._amended_ms = self.last_batch_ms
+        self._amended[planned] = planned.end_ms
+
+    def amending(self, now_ms: int, patience_ms: int, watermark_ms: int) -> dict[Planned, int]:
+        """Take out the amended panes, if the first has waited so long, there are very many, or some are to be dropped.
+        """
+        found = self._amended
+        if found and (now_ms - self._amended_ms >= patience_ms or len(found) >= MOST_AMENDED
+                      or self._to_drop.first_ms <= watermark_ms):
+            self._amended = {}
+            return found
+        return {}
+
     def over(self, watermark_ms: int) -> Iterator[Planned]:
         """Take out the panes that nothing can change or need any more."""
         for _, found in self._to_drop.due(watermark_ms):
@@ -132,6 +154,11 @@ class _Agenda:
 
     def __bool__(self) -> bool:
         return bool(self._times)
+
+    @property
+    def first_ms(self) -> int:
+        """The first of the times."""
+        return self._times[0] if self._times else _NEVER_MS
 
     def put(self, time_ms: int, planned: Planned) -> None:
         """Add a pane."""

@@ -6,8 +6,9 @@ do not depend on how the log was cut into batches.
 
 Event time. The watermark of a partition is its newest event's time minus `delay_ms`, as it stands *before* each
 event: a pane closes when the watermark passes its end; an event for a closed pane amends it until the watermark
-passes end + grace; after that the event is too late. A pane whose first event comes after its end closes the length of
-a finest pane after that event. What a pane says when it closes is what came before that, however the log was cut into
+passes end + grace; after that the event is too late. Amendments are gathered for `amend_ms`: with disorder of many
+seconds each batch would emit all their panes. A pane whose first event comes after its end closes the length of a
+finest pane after that event. What a pane says when it closes is what came before that, however the log was cut into
 batches (see `cutting`). An idle clock may close panes earlier, but never makes an event too late. A pane stays in
 memory until its parent can no longer be amended.
 """
@@ -116,7 +117,7 @@ class AggregationEngine(Generic[W]):
 
         over_ms (n,): the watermark before each of the rows.
         """
-        calendar, amended = self._calendar(states), dict[Planned, int]()
+        calendar = self._calendar(states)
         for item in touched:
             found = item.pane
             planned = item.planned
@@ -125,10 +126,13 @@ class AggregationEngine(Generic[W]):
                 late_ms = found.late_ms = born_ms if born_ms >= item.key.end_ms else None
                 planned = calendar.add(item.key, None, late_ms, item.entry.key)  # what has been emitted is in it
             if found.emitted:
-                amended[planned] = planned.end_ms
+                if found.late_ms is None:
+                    found.late_ms = int(over_ms[item.row])
+                calendar.amend(planned)
         now_ms = watermark.closing_ms(of_partition.newest_ms, self.options.delay_ms)
-        amended.update(calendar.closing(now_ms))
-        windows = self._emit(amended, states, now_ms)
+        due = calendar.amending(calendar.last_batch_ms, self.options.amend_ms, now_ms)
+        due.update(calendar.closing(now_ms))
+        windows = self._emit(due, states, now_ms)
         for planned in calendar.over(now_ms):
             states.drop(planned.text)
         of_partition.over_ms = max(of_partition.over_ms, now_ms)
@@ -145,7 +149,7 @@ class AggregationEngine(Generic[W]):
         return closes_ms
 
     def idle(self, states: States, now_ms: int, behind: bool = False) -> list[W]:
-        """Close what the idle clock says is over, when no batch has come for `idle_ms`.
+        """Amend what has waited for it; close what the idle clock says is over, when no batch has come for `idle_ms`.
 
         behind: records wait to be taken in; what is over will be told by them. A worker that is behind for long closes
         windows all the same, as records may wait that never come (markers of transactions).
@@ -155,10 +159,12 @@ class AggregationEngine(Generic[W]):
             calendar.last_batch_ms = now_ms
         waited = now_ms - calendar.last_batch_ms
         patience_ms = self.options.idle_ms * (_BEHIND if behind else 1)
+        over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms)
+        due = calendar.amending(now_ms, self.options.amend_ms, over_ms)
         if waited < patience_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
-            return []
-        over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms, waited)
-        return self._let_go(states, over_ms) + self._emit(dict(calendar.closing(over_ms)), states, over_ms)
+            return self._emit(due, states, over_ms) if due else []
+        due.update(calendar.closing(over_ms + waited))
+        return self._let_go(states, over_ms + waited) + self._emit(due, states, over_ms + waited)
 
     # -- windows ----------------------------------------------------------------------------------
 
@@ -179,7 +185,7 @@ class AggregationEngine(Generic[W]):
                 self._roll_up(planned, entries, states)
             for one, found in zip(planned, panes(entries), strict=True):
                 found.revision += found.emitted
-                found.emitted = True
+                found.emitted, found.late_ms = True, None
                 closed.append(((due[one], one.end_ms, size), (one.key, found)))
                 parent = one.parent
                 if parent is not None and parent.closes_ms is None and parent not in due:
@@ -212,17 +218,23 @@ class AggregationEngine(Generic[W]):
         """Plan the panes that have rows. Leftovers go: rows that a crash kept from being deleted with their siblings,
         perhaps older than what was emitted of them. A parent must not be made anew from those that are left."""
         over_ms = meta(states.entry(META)).over_ms
-        kept: list[tuple[int, PaneKey]] = []
+        kept, amended = list[tuple[int, PaneKey]](), list[PaneKey]()
         for key in list(map(PaneKey.parse, states.keys())):
             if not self._fits(key, states):
                 calendar.foreign.append(key)
             elif calendar.last_use_ms(key) <= over_ms:
                 states.drop(key.text())
             else:
-                late_ms = pane(states.entry(key.text())).late_ms
+                found = pane(states.entry(key.text()))
+                if found.emitted and found.late_ms is not None:
+                    amended.append(key)
+                late_ms = None if found.emitted else found.late_ms
                 kept.append((watermark.NEVER_MS if late_ms is None else late_ms, key))
         for late_ms, key in sorted(kept):      # a parent closes by the first of its parts
             calendar.add(key, lambda key: _emitted(key, states), None if late_ms == watermark.NEVER_MS else late_ms)
+        for planned in calendar.find(amended):
+            assert planned is not None
+            calendar.amend(planned)
 
     def _fits(self, key: PaneKey, states: States) -> bool:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
@@ -234,8 +246,10 @@ class AggregationEngine(Generic[W]):
         while foreign:
             key = foreign.pop()
             self.foreign_panes += 1
-            if not _emitted(key, states):
-                closed.append((key, pane(states.entry(key.text()))))
+            found = pane(states.entry(key.text()))
+            if not found.emitted or found.late_ms is not None:
+                found.revision += found.emitted
+                closed.append((key, found))
             states.drop(key.text())
         return self._write(closed, states.partition, over_ms)
 

@@ -39,7 +39,8 @@ SCORINGS = {"trees": SCORING,
             "ensemble": ScoringOptions(threshold_quantile=0.98, detectors=("ensemble",), alarm_budget=20_000.0),
             "mixed": ScoringOptions(trees=4, height=4, window=60, threshold_quantile=0.98, detectors=(
                 "half_space_trees", "online_isolation_forest", "online_autoencoder", "loda"))}
-WINDOWS = AggregationOptions(granularities_ms=(1_000, 10_000, 60_000), delay_ms=1_000, grace_ms=5_000, idle_ms=60_000)
+WINDOWS = AggregationOptions(granularities_ms=(1_000, 10_000, 60_000), delay_ms=1_000, grace_ms=5_000, idle_ms=60_000,
+                             amend_ms=200)
 DRIFT = DriftOptions(least_events=5)
 TELEMETRY, METRICS = "telemetry", "metrics"
 DECODE = Decoder(Limits())
@@ -108,7 +109,7 @@ class Worker:
         for anomaly in self.scoring.run(batch, self.states["scoring"], TELEMETRY):
             have = self.log.anomalies.setdefault(anomaly.anomaly_id, anomaly)
             assert have == anomaly, "a repeat is the same"
-        closed = self.aggregation.run(batch, self.states["aggregation"], TELEMETRY, now_ms=1)
+        closed = self.aggregation.run(batch, self.states["aggregation"], TELEMETRY, now_ms=self.at)
         self.log.metrics += [(window.window_id.encode(), window.value) for window in closed.windows]
 
     def read_windows(self, size: int) -> None:

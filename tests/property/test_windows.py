@@ -30,12 +30,16 @@ def options(delay_ms: int = 500, grace_ms: int = 4_000) -> AggregationOptions:
     return AggregationOptions(granularities_ms=SIZES, delay_ms=delay_ms, grace_ms=grace_ms, idle_ms=1_000)
 
 
+def gathered(amend_ms: int) -> AggregationOptions:
+    return replace(options(grace_ms=25_000), amend_ms=amend_ms)
+
+
 def sampled(most: int) -> AggregationOptions:
     return replace(options(grace_ms=25_000), sketch_values=most)
 
 
 OPTIONS = st.sampled_from([options(), options(grace_ms=25_000), options(0, 0), options(3_000, 12_000), sampled(1),
-                           sampled(3)])
+                           sampled(3), gathered(10_000), gathered(20_000)])
 
 
 def reference(events: list[dict[str, Any]], at: AggregationOptions) -> tuple[dict[Any, dict[str, Any]], set[int]]:

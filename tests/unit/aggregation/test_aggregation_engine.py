@@ -3,10 +3,13 @@ import subprocess
 import sys
 import tracemalloc
 import weakref
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from aggregation_support import BASE, OPTIONS, TOPIC, World, batch, event, spans
 
+from agents.aggregation import calendar
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from schemas.windows import window_id
 from streams.windows.record import read_window, write_window
@@ -61,6 +64,67 @@ def test_events_that_come_within_the_grace_amend_their_window_and_its_parents() 
     assert spans(world.run(event(62_000)).windows) == [
         (60, 0, 3, 1), (1, 40, 2, 0), (10, 40, 2, 0)], "a new pane in a closed minute closes a second later"
     assert spans(world.run(event(40_002)).windows) == [(1, 40, 3, 1), (10, 40, 3, 1), (60, 0, 4, 2)]
+
+
+GATHERED = replace(OPTIONS, amend_ms=1_000)
+
+
+def closed_late() -> World:
+    """Windows of seconds 50 and 51, of 10 s and a minute have closed; the clock is at 4,600 ms."""
+    world = World(GATHERED)
+    world.run(event(500), event(70_000), now_ms=4_500)
+    world.run(event(50_600), event(51_600), now_ms=4_500)
+    assert spans(world.run(event(72_000), now_ms=4_600).windows) == [
+        (60, 0, 3, 1), (1, 50, 1, 0), (1, 51, 1, 0), (10, 50, 2, 0), (1, 70, 1, 0)]
+    return world
+
+
+def test_amendments_are_gathered_for_a_while() -> None:
+    world = closed_late()
+    assert world.run(event(50_700), now_ms=5_000).windows == []
+    assert world.run(event(50_800), event(50_900), now_ms=5_999).windows == []
+    assert world.engine.idle(world.states, 5_999) == []
+    assert spans(world.engine.idle(world.states, 6_000)) == [(1, 50, 4, 1), (10, 50, 5, 1), (60, 0, 6, 2)]
+    assert world.engine.idle(world.states, 7_000) == [], "once"
+
+
+def test_a_batch_amends_what_has_waited_as_the_clock_does() -> None:
+    world = closed_late()
+    world.run(event(50_700), now_ms=5_000)
+    assert spans(world.run(event(51_800), now_ms=6_000).windows) == [
+        (1, 50, 2, 1), (1, 51, 2, 1), (10, 50, 4, 1), (60, 0, 5, 2)]
+
+
+def test_amendments_that_waited_at_a_restart_go_out_after_it() -> None:
+    world = closed_late()
+    assert world.run(event(50_700), now_ms=5_000).windows == []
+    world = world.restarted().restarted()
+    assert world.engine.idle(world.states, 300) == []
+    assert spans(world.engine.idle(world.states, 1_300)) == [(1, 50, 2, 1), (10, 50, 3, 1), (60, 0, 4, 2)]
+    world = world.restarted()
+    assert world.engine.idle(world.states, 300) == world.engine.idle(world.states, 1_400) == [], "once"
+
+
+def test_amendments_go_out_before_their_panes_are_dropped() -> None:
+    world = closed_late()
+    world.run(event(50_700), now_ms=5_000)
+    gone = spans(world.run(event(150_000), now_ms=5_001).windows)
+    assert {(1, 50, 2, 1), (10, 50, 3, 1), (60, 0, 4, 2)} <= set(gone)
+
+
+def test_very_many_amendments_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calendar, "MOST_AMENDED", 2)
+    world = closed_late()
+    assert world.run(event(50_700), now_ms=5_000).windows == []
+    assert spans(world.run(event(51_800), now_ms=5_001).windows) == [
+        (1, 50, 2, 1), (1, 51, 2, 1), (10, 50, 4, 1), (60, 0, 5, 2)]
+
+
+def test_changed_granularities_lose_no_amendment_that_waited() -> None:
+    world = closed_late()
+    world.run(event(50_700), now_ms=5_000)
+    world = world.restarted(replace(GATHERED, granularities_ms=(2_000, 10_000, 60_000)))
+    assert (1, 50, 2, 1) in spans(world.run(event(72_001), now_ms=1).windows)
 
 
 def test_a_producer_that_lags_behind_the_others_has_whole_windows() -> None:
@@ -258,8 +322,9 @@ def test_models_with_fields_of_their_own_cost_what_they_have() -> None:
 
 def test_settings_reach_the_engine() -> None:
     found = AggregationOptions.from_settings(Settings(granularities_ms=(500, 1_000), watermark_delay_ms=7, grace_ms=8,
-                                                      idle_ms=900))
-    assert (found.granularities_ms, found.delay_ms, found.grace_ms, found.idle_ms) == ((500, 1_000), 7, 8, 900)
+                                                      idle_ms=900, amend_ms=300))
+    assert (found.granularities_ms, found.delay_ms, found.grace_ms, found.idle_ms, found.amend_ms) == (
+        (500, 1_000), 7, 8, 900, 300)
 
 
 def test_an_open_pane_that_was_restored_takes_in_more_events() -> None:
