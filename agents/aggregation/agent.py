@@ -4,6 +4,7 @@ aside. feedback -> metrics-levels: windows of late labels.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -92,9 +93,17 @@ def register(pipeline: Pipeline) -> None:
             keep_aside(batch, offset, -1, "from_future", "ts", "the label is of a later time than when it came "
                        "(STREAMGAUGE_MAX_AHEAD_MS): it is counted in no window", partition)
 
+    def amend(partition: Partition) -> None:
+        publish(engine.amend(partition.states(NAME)), partition)
+        for one in everything:
+            publish(one.amend(partition), partition, levels)
+
     async def idle() -> None:
         now_ms = clock.looked(int(time.monotonic() * 1000))
         for partition in pipeline.partitions:
+            await asyncio.sleep(0)      # each may have much to amend
+            if partition.closed:
+                continue
             behind = pipeline.behind(NAME, TELEMETRY, partition.number)
             publish(engine.idle(partition.states(NAME), now_ms, behind), partition)
             for one in beside:
@@ -107,4 +116,5 @@ def register(pipeline: Pipeline) -> None:
     pipeline.agent(NAME, TELEMETRY, aggregate)
     if settings.label_windows:
         pipeline.agent(LABELS, FEEDBACK, judge)
+    pipeline.checkpointer.before(amend)
     pipeline.timer(IDLE_CHECK_MS, idle, "idle")

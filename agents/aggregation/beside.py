@@ -55,6 +55,10 @@ class Beside:
             return AggregationResult([], np.empty(0, np.int64))
         return self.engine.run(self._project(batch, partition, topic), states, topic, now_ms)
 
+    def amend(self, partition: Partition) -> Sequence[WrittenWindow]:
+        """As `AggregationEngine.amend`."""
+        return self.engine.amend(partition.states(self.name))
+
     def idle(self, partition: Partition, now_ms: int, behind: bool = False) -> Sequence[WrittenWindow]:
         """What the clock closes; `behind` as in `AggregationEngine.idle`."""
         return self.engine.idle(partition.states(self.name), now_ms, behind)
@@ -127,6 +131,10 @@ class BesideLabels:
         rows = labels.columns(batch, rest, self._names, partition.states(f"{self.name}.names"))
         result = self.engine.run(rows, states, batch.topic, now_ms)
         return result.windows, rows.offset[result.too_late].tolist(), early
+
+    def amend(self, partition: Partition) -> Sequence[WrittenWindow]:
+        """As `Beside.amend`."""
+        return self.engine.amend(partition.states(self.name))
 
     def idle(self, partition: Partition, now_ms: int, behind: bool = False) -> Sequence[WrittenWindow]:
         """As `Beside.idle`. The grace is long, so panes that have not changed of late leave memory."""

@@ -36,9 +36,9 @@ class Planned:
         self.text = self.text or self.key.text()
         return self
 
-    def part_texts(self) -> list[str]:
-        """The rows' keys of the finer panes that it is made of, in time order."""
-        return [part.named().text for part in sorted(self.parts or (), key=_END)]
+    def finer(self) -> list[Planned]:
+        """The finer panes that it is made of, in time order."""
+        return sorted(self.parts or (), key=_END)
 
 
 _END = operator.attrgetter("end_ms")
@@ -119,6 +119,14 @@ class Calendar:
             found.closes_ms = None
             yield found.named(), closes_ms
 
+    def is_stale(self, planned: Planned) -> bool:
+        """True if a coarser pane's row is not what its finer panes say by now: it or they have yet to close or to be
+        amended."""
+        if planned.parts is None:
+            return False
+        return planned.closes_ms is not None or any(
+            part.closes_ms is not None or part in self._amended or self.is_stale(part) for part in planned.parts)
+
     def amend(self, planned: Planned) -> None:
         """A pane that has closed took in events."""
         if not self._amended:
@@ -128,12 +136,15 @@ class Calendar:
     def amending(self, now_ms: int, patience_ms: int, watermark_ms: int) -> dict[Planned, int]:
         """Take out the amended panes, if the first has waited so long, there are very many, or some are to be dropped.
         """
-        found = self._amended
-        if found and (now_ms - self._amended_ms >= patience_ms or len(found) >= MOST_AMENDED
-                      or self._to_drop.first_ms <= watermark_ms):
-            self._amended = {}
-            return found
+        if now_ms - self._amended_ms >= patience_ms or len(self._amended) >= MOST_AMENDED \
+                or self._to_drop.first_ms <= watermark_ms:
+            return self.amended()
         return {}
+
+    def amended(self) -> dict[Planned, int]:
+        """Take out the amended panes."""
+        found, self._amended = self._amended, {}
+        return found
 
     def over(self, watermark_ms: int) -> Iterator[Planned]:
         """Take out the panes that nothing can change or need any more."""

@@ -126,8 +126,6 @@ class AggregationEngine(Generic[W]):
                 late_ms = found.late_ms = born_ms if born_ms >= item.key.end_ms else None
                 planned = calendar.add(item.key, None, late_ms, item.entry.key)  # what has been emitted is in it
             if found.emitted:
-                if found.late_ms is None:
-                    found.late_ms = int(over_ms[item.row])
                 calendar.amend(planned)
         now_ms = watermark.closing_ms(of_partition.newest_ms, self.options.delay_ms)
         due = calendar.amending(calendar.last_batch_ms, self.options.amend_ms, now_ms)
@@ -162,9 +160,14 @@ class AggregationEngine(Generic[W]):
         over_ms = watermark.closing_ms(newest_ms, self.options.delay_ms)
         due = calendar.amending(now_ms, self.options.amend_ms, over_ms)
         if waited < patience_ms or newest_ms == watermark.NEVER_MS or not calendar.waiting:
-            return self._emit(due, states, over_ms) if due else []
+            return self._emit(due, states, over_ms)
         due.update(calendar.closing(over_ms + waited))
         return self._let_go(states, over_ms + waited) + self._emit(due, states, over_ms + waited)
+
+    def amend(self, states: States) -> list[W]:
+        """Emit the amendments that wait: before a checkpoint, whose rows say that all were emitted."""
+        over_ms = watermark.closing_ms(meta(states.entry(META)).newest_ms, self.options.delay_ms)
+        return self._emit(self._calendar(states).amended(), states, over_ms)
 
     # -- windows ----------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class AggregationEngine(Generic[W]):
                 self._roll_up(planned, entries, states)
             for one, found in zip(planned, panes(entries), strict=True):
                 found.revision += found.emitted
-                found.emitted, found.late_ms = True, None
+                found.emitted = True
                 closed.append(((due[one], one.end_ms, size), (one.key, found)))
                 parent = one.parent
                 if parent is not None and parent.closes_ms is None and parent not in due:
@@ -196,14 +199,19 @@ class AggregationEngine(Generic[W]):
         return self._write([item for _, item in closed], states.partition, over_ms)
 
     def _roll_up(self, planned: Sequence[Planned], entries: Sequence[Entry[State]], states: States) -> None:
-        """The panes anew from their finer panes, in time order."""
-        parts = [one.part_texts() for one in planned]
-        found = iter(panes(states.entries(list(itertools.chain.from_iterable(parts)))))
-        wholes = Pane.rolled([list(itertools.islice(found, len(texts))) for texts in parts], self.layouts)
-        for entry, new in zip(entries, wholes, strict=True):
+        """The panes anew from their finer panes."""
+        for entry, new in zip(entries, self._rolled(planned, states), strict=True):
             old = pane(entry)
             new.revision, new.emitted = old.revision, old.emitted
             entry.state = new
+
+    def _rolled(self, planned: Sequence[Planned], states: States) -> list[Pane]:
+        """What the panes' finer panes say by now, in time order; of these, such as are stale are made anew for it."""
+        calendar, parts = self._calendar(states), [one.finer() for one in planned]
+        stale = list(filter(calendar.is_stale, itertools.chain.from_iterable(parts)))
+        anew = dict(zip(stale, self._rolled(stale, states), strict=True)) if stale else {}
+        found = iter(panes(states.entries([part.named().text for few in parts for part in few if part not in anew])))
+        return Pane.rolled([[anew.get(part) or next(found) for part in few] for few in parts], self.layouts)
 
     # -- restored partitions ----------------------------------------------------------------------
 
@@ -218,23 +226,17 @@ class AggregationEngine(Generic[W]):
         """Plan the panes that have rows. Leftovers go: rows that a crash kept from being deleted with their siblings,
         perhaps older than what was emitted of them. A parent must not be made anew from those that are left."""
         over_ms = meta(states.entry(META)).over_ms
-        kept, amended = list[tuple[int, PaneKey]](), list[PaneKey]()
+        kept: list[tuple[int, PaneKey]] = []
         for key in list(map(PaneKey.parse, states.keys())):
             if not self._fits(key, states):
                 calendar.foreign.append(key)
             elif calendar.last_use_ms(key) <= over_ms:
                 states.drop(key.text())
             else:
-                found = pane(states.entry(key.text()))
-                if found.emitted and found.late_ms is not None:
-                    amended.append(key)
-                late_ms = None if found.emitted else found.late_ms
+                late_ms = pane(states.entry(key.text())).late_ms
                 kept.append((watermark.NEVER_MS if late_ms is None else late_ms, key))
         for late_ms, key in sorted(kept):      # a parent closes by the first of its parts
             calendar.add(key, lambda key: _emitted(key, states), None if late_ms == watermark.NEVER_MS else late_ms)
-        for planned in calendar.find(amended):
-            assert planned is not None
-            calendar.amend(planned)
 
     def _fits(self, key: PaneKey, states: States) -> bool:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""
@@ -246,10 +248,8 @@ class AggregationEngine(Generic[W]):
         while foreign:
             key = foreign.pop()
             self.foreign_panes += 1
-            found = pane(states.entry(key.text()))
-            if not found.emitted or found.late_ms is not None:
-                found.revision += found.emitted
-                closed.append((key, found))
+            if not _emitted(key, states):
+                closed.append((key, pane(states.entry(key.text()))))
             states.drop(key.text())
         return self._write(closed, states.partition, over_ms)
 

@@ -2,7 +2,8 @@
 
 A checkpoint, in this order:
 
-1. freeze: encode what changed, of all agents; partition by partition (synchronous: nothing else runs in between)
+1. send the outputs that agents hold back, then freeze: encode what changed, of all agents; partition by partition
+   (synchronous: nothing else runs in between)
 2. wait until the broker has every output that was sent before the freeze
 3. write the rows: keys, then META, then deletions; wait until the broker has them; only then are they snapshots
 4. ack the batches that the freeze included; commit
@@ -118,6 +119,7 @@ class Checkpointer:
         self._commit = commit
         self._written = written
         self._codecs: dict[str, Codec[Any]] = {}
+        self._held_back: list[Callable[[Partition], None]] = []
         self._lock = asyncio.Lock()
         self.partitions: dict[int, Partition] = {}
         self.last_success = time.monotonic()
@@ -126,6 +128,10 @@ class Checkpointer:
     def register(self, agent: str, codec: Codec[Any]) -> None:
         """Declare an agent's state."""
         self._codecs[agent] = codec
+
+    def before(self, send: Callable[[Partition], None]) -> None:
+        """Declare how an agent sends the outputs that it holds back: no row may say that they were."""
+        self._held_back.append(send)
 
     def open(self, numbers: set[int]) -> None:
         """Take over partitions whose rows have been restored. Each gets an epoch later than any row's."""
@@ -159,6 +165,8 @@ class Checkpointer:
         self.held_seconds = 0.0
         for partition in list(self.partitions.values()):
             started = time.perf_counter()
+            for send in self._held_back:
+                send(partition)
             frozen += [(partition, item) for item in partition.freeze()]
             notes.append((partition, partition.take_notes()))
             held = time.perf_counter() - started

@@ -114,8 +114,8 @@ class Grid:
 class Pane:
     """Everything about one series in one span; bounded, mergeable. Row i of `table` is field `layout.names[i]`.
 
-    late_ms: the watermark at the first event that has not been emitted, if the pane was over by then; else None.
-    left (names,): values that are not in the field's sketch, which is a sample then (`sampling`); None: all are whole.
+    late_ms: the watermark at the first event, if the pane was over by then; else None. left (names,): values that are
+    not in the field's sketch, which is a sample then (`sampling`); None: all sketches are whole.
     """
 
     __slots__ = ("count", "emitted", "errors", "ignored", "late_ms", "layout", "left", "revision", "sketches", "table")

@@ -127,6 +127,8 @@ class Worker:
 
     def checkpoint(self, commit: bool) -> None:
         """Write every agent's rows; commit, or die before that."""
+        amended = self.aggregation.amend(self.states["aggregation"])
+        self.log.metrics += [(window.window_id.encode(), window.value) for window in amended]
         for name, states in self.states.items():
             frozen = states.freeze(1)
             states.written(frozen)

@@ -91,6 +91,10 @@ class Worker:
     def idle(self, now_ms: int) -> list[Any]:
         return [window for one in self.levels for window in one.idle(self.partition, now_ms)]
 
+    def amend(self) -> list[Any]:
+        """What goes out before a checkpoint."""
+        return [window for one in self.levels for window in one.amend(self.partition)]
+
     def checkpoint(self, changelog: dict[str, dict[str, bytes]], writes: int | None) -> dict[str, dict[str, bytes]]:
         """The changelog after so many writes of a checkpoint; None: all of them."""
         after = {name: dict(rows) for name, rows in changelog.items()}
@@ -167,10 +171,12 @@ def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(drawn: Any, da
         action = data.draw(st.sampled_from(["go on", "checkpoint", "uncommitted", "crash", "crash", "idle"]), "then")
         if action == "idle":
             reader.take(worker.idle(data.draw(st.integers(1, 40_000), "now")))
-        elif action == "crash":
+        elif action != "go on":
+            reader.take(worker.amend())
+        if action == "crash":
             changelog = worker.checkpoint(changelog, data.draw(st.integers(0, 40), "writes"))
             worker, position = Worker(changelog), committed
-        elif action != "go on":
+        elif action in ("checkpoint", "uncommitted"):
             changelog = worker.checkpoint(changelog, None)
             committed = position if action == "checkpoint" else committed
             if action == "uncommitted":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,24 @@ def test_windows_equal_the_reference_to_the_bit_for_any_cutting_into_batches(at:
     assert states.entry(META).state.too_late == len(late)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_what_any_window_says_when_it_closes_does_not_hang_on_batches_nor_on_the_clock(seed: int) -> None:
+    draw = random.Random(seed)
+    drawn = [(draw.randrange(40), draw.choice([0, 0, 0, -draw.randrange(16_000)]), draw.choice("ab"), 1.0, False)
+             for _ in range(150)]
+    events = records(stream(drawn))
+    cuts, firsts = draw.sample(range(1, 150), 40), list[dict[str, WindowRecord]]()
+    for at, batches in ((options(grace_ms=25_000), [events]), (gathered(10_000), cut(events, cuts))):
+        engine, states = fresh(at, {})
+        found, clock = dict[str, WindowRecord](), 1
+        for batch in batches:
+            clock += draw.choice([0, 0, 2_000, 11_000])
+            for window in engine.run(DECODE(RecordBatch(TOPIC, 0, batch)), states, TOPIC, now_ms=clock).windows:
+                found.setdefault(window.window_id, msgspec.structs.replace(window, closed_ms=0))
+        firsts.append(found)
+    assert firsts[0] == firsts[1]
+
+
 @given(OPTIONS, EVENTS, st.data())
 @settings(deadline=None, max_examples=400)
 def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(at: Any, drawn: Any, data: Any) -> None:
@@ -160,6 +179,7 @@ def test_a_crash_at_any_write_of_any_checkpoint_changes_no_window(at: Any, drawn
         if action == "idle":
             reader.take(engine.idle(states, now_ms=data.draw(st.integers(1, 40_000), "now")))
             continue
+        reader.take(engine.amend(states))
         frozen = states.freeze(1)
         if action == "crash":
             writes = data.draw(st.integers(0, len(frozen.puts) + len(frozen.deletes)), "writes")

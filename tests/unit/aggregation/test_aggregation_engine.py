@@ -95,14 +95,30 @@ def test_a_batch_amends_what_has_waited_as_the_clock_does() -> None:
         (1, 50, 2, 1), (1, 51, 2, 1), (10, 50, 4, 1), (60, 0, 5, 2)]
 
 
-def test_amendments_that_waited_at_a_restart_go_out_after_it() -> None:
+def test_what_waits_goes_out_before_a_checkpoint() -> None:
     world = closed_late()
     assert world.run(event(50_700), now_ms=5_000).windows == []
-    world = world.restarted().restarted()
-    assert world.engine.idle(world.states, 300) == []
-    assert spans(world.engine.idle(world.states, 1_300)) == [(1, 50, 2, 1), (10, 50, 3, 1), (60, 0, 4, 2)]
+    assert spans(world.engine.amend(world.states)) == [(1, 50, 2, 1), (10, 50, 3, 1), (60, 0, 4, 2)]
+    assert world.engine.amend(world.states) == world.engine.idle(world.states, 6_999) == [], "once"
     world = world.restarted()
-    assert world.engine.idle(world.states, 300) == world.engine.idle(world.states, 1_400) == [], "once"
+    assert world.engine.amend(world.states) == world.engine.idle(world.states, 1_999) == []
+
+
+def test_a_window_that_closes_has_what_waits_in_its_panes() -> None:
+    for now_ms in (1, 900):
+        world, windows = World(GATHERED), []
+        for ts in (45_100, 52_000, 60_500, 45_200, 61_500):
+            windows += world.run(event(ts), now_ms=1 if ts == 45_100 else now_ms).windows
+        assert [span for span in spans(windows) if span[0] == 60] == [(60, 0, 3, 0)]
+
+
+def test_a_window_that_closes_has_its_late_panes_too() -> None:
+    events = [event(52_000), event(60_500), event(45_200), event(61_200, "n"), event(70_000)]
+    for size in (1, len(events)):
+        world, windows = World(), []
+        for at in range(0, len(events), size):
+            windows += world.run(*events[at:at + size]).windows
+        assert next(span for span in spans(windows) if span[0] == 60) == (60, 0, 2, 0)
 
 
 def test_amendments_go_out_before_their_panes_are_dropped() -> None:
@@ -118,13 +134,6 @@ def test_very_many_amendments_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> No
     assert world.run(event(50_700), now_ms=5_000).windows == []
     assert spans(world.run(event(51_800), now_ms=5_001).windows) == [
         (1, 50, 2, 1), (1, 51, 2, 1), (10, 50, 4, 1), (60, 0, 5, 2)]
-
-
-def test_changed_granularities_lose_no_amendment_that_waited() -> None:
-    world = closed_late()
-    world.run(event(50_700), now_ms=5_000)
-    world = world.restarted(replace(GATHERED, granularities_ms=(2_000, 10_000, 60_000)))
-    assert (1, 50, 2, 1) in spans(world.run(event(72_001), now_ms=1).windows)
 
 
 def test_a_producer_that_lags_behind_the_others_has_whole_windows() -> None:
