@@ -36,6 +36,11 @@ class Planned:
         self.text = self.text or self.key.text()
         return self
 
+    @property
+    def rests(self) -> bool:
+        """True if only a late event can change it, or ask for it: it has closed, and so has its parent."""
+        return self.closes_ms is None and (self.parent is None or self.parent.closes_ms is None)
+
     def finer(self) -> list[Planned]:
         """The finer panes that it is made of, in time order."""
         return sorted(self.parts or (), key=_END)

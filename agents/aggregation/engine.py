@@ -9,8 +9,8 @@ event: a pane closes when the watermark passes its end; an event for a closed pa
 passes end + grace; after that the event is too late. Amendments are gathered for `amend_ms`: with disorder of many
 seconds each batch would emit all their panes. A pane whose first event comes after its end closes the length of a
 finest pane after that event. What a pane says when it closes is what came before that, however the log was cut into
-batches (see `cutting`). An idle clock may close panes earlier, but never makes an event too late. A pane stays in
-memory until its parent can no longer be amended.
+batches (see `cutting`). An idle clock may close panes earlier, but never makes an event too late. A pane is kept until
+its parent can no longer be amended; in memory until both have closed and its row is written.
 """
 
 from __future__ import annotations
@@ -195,6 +195,7 @@ class AggregationEngine(Generic[W]):
                     due[parent] = parent.end_ms
                     by_size[parent.key.size_ms].append(parent)
             states.touch_all(entries)
+            states.release([one.text for one in planned if one.rests])
         closed.sort(key=_FIRST)
         return self._write([item for _, item in closed], states.partition, over_ms)
 
@@ -210,7 +211,9 @@ class AggregationEngine(Generic[W]):
         calendar, parts = self._calendar(states), [one.finer() for one in planned]
         stale = list(filter(calendar.is_stale, itertools.chain.from_iterable(parts)))
         anew = dict(zip(stale, self._rolled(stale, states), strict=True)) if stale else {}
-        found = iter(panes(states.entries([part.named().text for few in parts for part in few if part not in anew])))
+        texts = [part.named().text for few in parts for part in few if part not in anew]
+        found = iter(panes(states.entries(texts)))
+        states.release(texts)
         return Pane.rolled([[anew.get(part) or next(found) for part in few] for few in parts], self.layouts)
 
     # -- restored partitions ----------------------------------------------------------------------
@@ -236,7 +239,10 @@ class AggregationEngine(Generic[W]):
                 late_ms = pane(states.entry(key.text())).late_ms
                 kept.append((watermark.NEVER_MS if late_ms is None else late_ms, key))
         for late_ms, key in sorted(kept):      # a parent closes by the first of its parts
-            calendar.add(key, lambda key: _emitted(key, states), None if late_ms == watermark.NEVER_MS else late_ms)
+            planned = calendar.add(key, lambda key: _emitted(key, states),
+                                   None if late_ms == watermark.NEVER_MS else late_ms)
+            if planned.rests:
+                states.release([planned.text])
 
     def _fits(self, key: PaneKey, states: States) -> bool:
         """False for a pane of other granularities than now. Only a finest pane has a row before it is emitted."""

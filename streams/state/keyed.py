@@ -12,7 +12,7 @@ The rules that make a crash harmless:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -74,6 +74,7 @@ class KeyedStates(Generic[S]):
         self.live: dict[str, Entry[S]] = {}
         self.dirty: set[str] = set()
         self.dropped: set[str] = set()
+        self._released: set[str] = set()
         self._writing: Frozen | None = None
         self.closed = False
         self.returned = 0       # entries made from their snapshots
@@ -130,6 +131,10 @@ class KeyedStates(Generic[S]):
             return False
         return self.live.pop(key, None) is not None
 
+    def release(self, keys: Iterable[str]) -> None:
+        """Say that keys are not wanted soon: each is evicted once its snapshot is as new as its state."""
+        self._released.update(keys)
+
     def shrink(self, most: int) -> int:
         """Evict keys, those touched longest ago first, until `most` are live or only changed ones are left.
 
@@ -174,6 +179,7 @@ class KeyedStates(Generic[S]):
         self.snapshots.update(frozen.puts)
         for key in frozen.deletes:
             self.snapshots.pop(key, None)
+        self._released = {key for key in self._released if not self.evict(key) and key in self.live}
 
     def _encoded(self, keys: list[str], epoch: int) -> Iterator[tuple[str, bytes]]:
         entries, codec = [self.live[key] for key in keys], self.codec

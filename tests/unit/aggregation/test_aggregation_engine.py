@@ -267,6 +267,20 @@ def test_a_pane_is_kept_until_its_parent_can_change_no_more() -> None:
     assert kept(92) == [], "the minute and its grace are over"
 
 
+def test_panes_that_only_late_events_may_want_leave_memory() -> None:
+    world = World()
+    world.run(*(event(at) for at in range(0, 25_000, 250)))
+    for again in (world, world.restarted()):
+        again.engine.amend(again.states)
+        again.states.written(again.states.freeze(1))
+        live = {PaneKey.parse(key)[1:] for key in again.states.live if key}
+        assert {(size, (start - BASE) // 1_000) for size, start in live} == {
+            (10_000, 0), (10_000, 10), *((1_000, second) for second in range(20, 25))}, "their parents are open"
+    assert spans(world.run(event(3_100)).windows) == [(1, 3, 5, 1), (10, 0, 41, 1)]
+    world.states.written(world.states.freeze(1))
+    assert len(world.states.live) == 8, "they are gone again"
+
+
 def test_categories_beyond_the_bound_are_counted_as_other() -> None:
     world = World(AggregationOptions((1_000,), max_categories=2))
     world.run(*[event(at, prediction=f"c{at % 5}") for at in range(10)])

@@ -71,6 +71,21 @@ async def test_outputs_then_rows_then_acks_then_the_commit() -> None:
     assert broker.events == ["output", "changelog", "changelog", "ack 0", "commit"]
 
 
+async def test_outputs_that_are_held_back_go_before_the_rows() -> None:
+    broker, had = Broker(), list[int]()
+    checkpointer, partition = setup(broker)
+
+    def send(whose: Partition) -> None:
+        had.append(whose.states("test").entry("a").state["n"])
+        whose.publish("held back", "k", b"v")
+
+    checkpointer.before(send)
+    await batch(partition, 0)
+    await checkpointer.checkpoint()
+    assert broker.events == ["output", "held back", "changelog", "changelog", "ack 0", "commit"]
+    assert had == [1]
+
+
 async def test_no_row_is_sent_while_an_output_is_unacknowledged() -> None:
     broker = Broker()
     broker.open.clear()

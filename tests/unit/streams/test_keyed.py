@@ -72,6 +72,23 @@ def test_an_evicted_key_comes_back_from_its_snapshot() -> None:
     assert held.entry("a").state["n"] == 2
 
 
+def test_a_released_key_goes_once_its_snapshot_is_as_new_as_its_state() -> None:
+    held = states()
+    for key in "abc":
+        add(held, key, 0)
+    held.release("ab")
+    frozen = held.freeze(1)
+    assert set(held.live) == set("abc"), "nothing is written yet"
+    add(held, "b", 1)
+    held.written(frozen)
+    assert set(held.live) == set("bc"), "b has changed meanwhile"
+    held.written(held.freeze(1))
+    assert set(held.live) == {"c"}
+    assert (held.entry("a").state["n"], held.entry("b").state["n"]) == (1, 2)
+    held.written(held.freeze(1))
+    assert set(held.live) == set("abc"), "once"
+
+
 def test_the_keys_touched_longest_ago_make_room_unless_they_changed() -> None:
     held = states()
     for key in "abcd":
