@@ -24,15 +24,17 @@ def event(number: int, ts_ms: int, model: str, rng: random.Random, failing: bool
 
 
 def stream(start_ms: int, seconds: int, per_second: int, seed: int = 1,
-           bad_model: str = "m3", bad_from_s: int = 10, bad_to_s: int = 20) -> Iterator[dict[str, Any]]:
-    """Events in time order but for a jitter of up to 800 ms, and some whose windows have closed; `bad_model` fails in
-    60% between two seconds."""
+           bad_model: str = "m3", bad_from_s: int = 10, bad_to_s: int = 20,
+           late_ms: int = 0) -> Iterator[dict[str, Any]]:
+    """Events in time order but for a jitter of up to 800 ms, or `late_ms` for one in seven; `bad_model` fails in 60%
+    between two seconds."""
     rng = random.Random(seed)
     for number in range(seconds * per_second):
         at_ms = number * 1000 // per_second
         model = rng.choice(MODELS)
         bad = model == bad_model and bad_from_s * 1000 <= at_ms < bad_to_s * 1000 and rng.random() < 0.6
-        yield event(number, start_ms + max(0, at_ms - rng.choice([0, 0, 0, 0, 100, 800, 6_000])), model, rng, bad)
+        jitter = late_ms if late_ms and number % 7 == 0 else rng.choice([0, 0, 0, 100, 800])
+        yield event(number, start_ms + max(0, at_ms - jitter), model, rng, bad)
 
 
 def flush(settings: Settings, ts_ms: int) -> list[dict[str, Any]]:

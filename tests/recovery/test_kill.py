@@ -21,6 +21,8 @@ from support import Worker, newest, produce, read_all
 
 PER_SECOND = 400
 MOST_SECONDS = 600
+#: So late that a window has closed, and is amended.
+LATE_MS = 6_000
 
 
 class Run:
@@ -49,7 +51,7 @@ class Run:
 
     async def _load(self) -> int:
         """Events at their own pace until it is enough; the time of the last one, in ms."""
-        events, began = stream(self.start_ms, MOST_SECONDS, PER_SECOND), time.monotonic()
+        events, began = stream(self.start_ms, MOST_SECONDS, PER_SECOND, late_ms=LATE_MS), time.monotonic()
         step, sent = PER_SECOND // 4, 0
         while not self.enough.is_set():
             sent += await produce(self.settings, "telemetry", itertools.islice(events, step))
