@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     checkpoint_ms: Annotated[int, Field(ge=50)] = Field(
         2_000, description="Milliseconds between two snapshots; up to 15 s where they would take too much time")
     max_detectors: Annotated[int, Field(ge=1)] = Field(
-        4_000, description="Detectors in a worker's memory (205 kB each); others wait in their snapshots")
+        4_000, description="Detectors in a worker's memory (121 kB each); others wait in their snapshots")
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="Milliseconds after which Kafka gives a dead worker's partitions away")
     retention_days: Annotated[int, Field(ge=1)] = Field(30, description="Days of history kept in PostgreSQL")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,10 @@ from streams.compiled import bare
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int32]
 CountArray = NDArray[np.int64]
+#: Of columns, of which there are 256 at most.
+ColumnArray = NDArray[np.uint8]
+#: Of rows of a window.
+MassArray = NDArray[np.unsignedinteger[Any]]
 
 LARGEST = 1e100
 #: Times lie within +-NO_TIME ms; as a state it says that there was none yet.

@@ -40,7 +40,7 @@ def encode(detector: HalfSpaceTrees) -> bytes:
         ValueError: its trees were planted, so nothing can grow them again.
     """
     rows = detector.kept_rows()
-    grown = detector.mass.shape[2] > 0
+    grown = detector.grown
     if grown and detector.counts[k.GENERATION] == 0:
         raise ValueError("planted trees have no snapshot: let the detector grow its own")
     size = 2 if detector.window < 2**16 else 4
@@ -50,7 +50,8 @@ def encode(detector: HalfSpaceTrees) -> bytes:
              detector.counts.astype("<i8", copy=False).tobytes(), _texts((*detector.columns, *optional)),
              detector.guards.astype("<f8", copy=False).tobytes(), rows.astype("<f8", copy=False).tobytes()]
     if grown:
-        parts.append(detector.mass[:, :, 2**detector.height - 1:].astype(f"<u{size}").tobytes())
+        leaves = detector.reference[:, 2**detector.height - 1:], detector.latest
+        parts += [masses.astype(f"<u{size}", copy=False).tobytes() for masses in leaves]
     return b"".join(parts)
 
 

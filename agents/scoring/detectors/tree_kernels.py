@@ -2,14 +2,16 @@
 
 Arrays of one detector with T trees of height h over k columns:
 
-    feature   (T, 2**h - 1) int32        column that an inner node splits; node i has children 2i + 1, 2i + 2
-    split     (T, 2**h - 1) float64      left if value < split
-    mass      (2, T, 2**(h + 1) - 1) int32   REFERENCE: rows of the last full window; LATEST: of the current one,
-                                         counted in the leaves; inner nodes get their sums at the window's end
-    paths     (T, 2**h) int32            what a search that ends in a leaf sums up: r * 2**depth, down to the depth
-                                         at which it stops
-    guards    (GUARDS, k) float64        a column each; the rows are named below
-    counts    (COUNTS,) int64            named below
+    feature    (T, 2**h - 1) uint8          column that an inner node splits; node i has children 2i + 1, 2i + 2
+    split      (T, 2**h - 1) float64        left if value < split
+    reference  (T, 2**(h + 1) - 1) uint16   rows of the last full window in each node; uint32 where a window has more
+    latest     (T, 2**h) the same           rows of the current window in each leaf
+    paths      (T, 2**h) int32              what a search that ends in a leaf sums up: r * 2**depth, down to the depth
+                                            at which it stops
+    guards     (GUARDS, k) float64          a column each; the rows are named below
+    counts     (COUNTS,) int64              named below
+
+Types are as narrow as what they count, as ten thousand of them shall be in memory, and one near the processor.
 """
 
 from __future__ import annotations
@@ -17,18 +19,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.scoring.detectors.kernels import CountArray, FloatArray, IntArray, draw
+from agents.scoring.detectors.kernels import ColumnArray, CountArray, FloatArray, IntArray, MassArray, draw
 from agents.scoring.detectors.threshold_kernels import observe_into, threshold_of
 from streams.compiled import bare
 
-REFERENCE, LATEST = 0, 1
 #: Rows of `guards`. TREE_*: what the trees split. GUARD_*: beyond it a value is outside. EXCESS: how many
 #: widths outside is usual. OPTIONAL: missing is no news. USABLE: has a range. Of the current epoch: LEAST/MOST,
 #: MISSING/PRESENT, OUT/FURTHEST (values outside, the largest e).
 (TREE_LOW, TREE_HIGH, GUARD_LOW, GUARD_HIGH, WIDTH, MISSING_SHARE, TYPICAL, LEAST, MOST, MISSING, PRESENT, USABLE,
  OPTIONAL, EXCESS, OUT, FURTHEST, GUARDS) = range(17)
-#: LEARNT: rows in LATEST. EPOCH_ROWS, STRAINED (left the trees' ranges), STRANGERS (not learnt), EXPLAINED: of the
-#: current epoch.
+#: LEARNT: rows of the current window. EPOCH_ROWS, STRAINED (left the trees' ranges), STRANGERS (not learnt),
+#: EXPLAINED: of the current epoch.
 (READY, LEARNT, EPOCH_ROWS, STRAINED, STRANGERS, EXPLAINED, STRAINED_EPOCHS, GENERATION, RELEARNING,
  COUNTS) = range(10)
 
@@ -56,7 +57,7 @@ _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
 @bare
-def grow(feature: IntArray, split: FloatArray, low: FloatArray, high: FloatArray, usable: CountArray, padding: float,
+def grow(feature: ColumnArray, split: FloatArray, low: FloatArray, high: FloatArray, usable: CountArray, padding: float,
          state: NDArray[np.uint64]) -> None:
     """Grow every tree: a random column, a random split of what is left of its range, `padding` from either end."""
     trees, inner = feature.shape
@@ -78,7 +79,7 @@ def grow(feature: IntArray, split: FloatArray, low: FloatArray, high: FloatArray
 
 
 @bare
-def below(x: FloatArray, node: np.uint64, feature: IntArray, split: FloatArray, mass: IntArray) -> np.uint64:
+def below(x: FloatArray, node: np.uint64, feature: ColumnArray, split: FloatArray, mass: MassArray) -> np.uint64:
     """The child that a row goes to in one tree (of which these are the arrays). Where its value is missing: the heavier
     child. Added, not chosen: a processor cannot guess a choice between halves. Nodes are unsigned, as numba then leaves
     out its look at negative indices."""
@@ -90,32 +91,32 @@ def below(x: FloatArray, node: np.uint64, feature: IntArray, split: FloatArray, 
 
 
 @bare
-def search(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray) -> int:
+def search(x: FloatArray, feature: ColumnArray, split: FloatArray, reference: MassArray, paths: IntArray) -> int:
     """Sum of r * 2**depth along each path."""
     trees, leaves = paths.shape
     total = np.int64(0)
     for t in range(trees):
         node = _ZERO
         while node < leaves - 1:
-            node = below(x, node, feature[t], split[t], mass[REFERENCE, t])
+            node = below(x, node, feature[t], split[t], reference[t])
         total += paths[t, node - np.uint64(leaves - 1)]
     return int(total)
 
 
 @bare
-def search_and_teach(rows: FloatArray, learn: IntArray, feature: IntArray, split: FloatArray, mass: IntArray,
-                     paths: IntArray, totals: CountArray) -> None:
+def search_and_teach(rows: FloatArray, learn: IntArray, feature: ColumnArray, split: FloatArray, reference: MassArray,
+                     latest: MassArray, paths: IntArray, totals: CountArray) -> None:
     """`search` of rows (n, k) into totals (n,), and `learn` (n,) times each of them counted in every leaf it reaches.
 
     No row's own count decides where it or a later one goes, nor what is summed up, so trees may come one after the
     other: one fits the nearest cache. Four rows go side by side, as each step of one waits for the step before.
     """
     for t in range(paths.shape[0]):
-        tree(rows, learn, feature[t], split[t], mass[REFERENCE, t], mass[LATEST, t], paths[t], totals)
+        tree(rows, learn, feature[t], split[t], reference[t], latest[t], paths[t], totals)
 
 
 @bare
-def tree(rows: FloatArray, learn: IntArray, feature: IntArray, split: FloatArray, mass: IntArray, latest: IntArray,
+def tree(rows: FloatArray, learn: IntArray, feature: ColumnArray, split: FloatArray, mass: MassArray, latest: MassArray,
          paths: IntArray, totals: CountArray) -> None:
     """`search_and_teach` in one tree."""
     first = np.uint64(len(paths) - 1)
@@ -125,21 +126,21 @@ def tree(rows: FloatArray, learn: IntArray, feature: IntArray, split: FloatArray
         while a < first:
             a, b = below(rows[i], a, feature, split, mass), below(rows[i + 1], b, feature, split, mass)
             c, d = below(rows[i + 2], c, feature, split, mass), below(rows[i + 3], d, feature, split, mass)
-        reach(i, a, learn, latest, paths, totals)
-        reach(i + 1, b, learn, latest, paths, totals)
-        reach(i + 2, c, learn, latest, paths, totals)
-        reach(i + 3, d, learn, latest, paths, totals)
+        reach(i, a - first, learn, latest, paths, totals)
+        reach(i + 1, b - first, learn, latest, paths, totals)
+        reach(i + 2, c - first, learn, latest, paths, totals)
+        reach(i + 3, d - first, learn, latest, paths, totals)
     for i in range(fours, len(rows)):
         a = _ZERO
         while a < first:
             a = below(rows[i], a, feature, split, mass)
-        reach(i, a, learn, latest, paths, totals)
+        reach(i, a - first, learn, latest, paths, totals)
 
 
 @bare
-def reach(i: int, leaf: np.uint64, learn: IntArray, latest: IntArray, paths: IntArray, totals: CountArray) -> None:
-    """Row i is in a leaf."""
-    totals[i] += paths[leaf - np.uint64(len(paths) - 1)]
+def reach(i: int, leaf: np.uint64, learn: IntArray, latest: MassArray, paths: IntArray, totals: CountArray) -> None:
+    """Row i is in a leaf, counted from the left."""
+    totals[i] += paths[leaf]
     latest[leaf] += learn[i]
 
 
@@ -196,58 +197,61 @@ def factors(rows: FloatArray, guards: FloatArray, lefts: FloatArray, learn: IntA
 
 
 @bare
-def score_row(x: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray, guards: FloatArray,
-              height: int, window: int) -> float:
+def score_row(x: FloatArray, feature: ColumnArray, split: FloatArray, reference: MassArray, paths: IntArray,
+              guards: FloatArray, height: int, window: int) -> float:
     """The anomaly score of one clamped row, in [0, 1)."""
-    found = normality(search(x, feature, split, mass, paths), len(paths), height, window)
+    found = normality(search(x, feature, split, reference, paths), len(paths), height, window)
     return float(1.0 - found * factor(x, guards))
 
 
 @bare
-def score_rows(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray,
+def score_rows(rows: FloatArray, feature: ColumnArray, split: FloatArray, reference: MassArray, paths: IntArray,
                guards: FloatArray, height: int, window: int, out: FloatArray) -> None:
     """Fill out (n,): the scores of clamped rows (n, k)."""
     for i in range(rows.shape[0]):
-        out[i] = score_row(rows[i], feature, split, mass, paths, guards, height, window)
+        out[i] = score_row(rows[i], feature, split, reference, paths, guards, height, window)
 
 
 @bare
-def pivot(mass: IntArray, paths: IntArray, counts: CountArray, window: int) -> None:
+def pivot(reference: MassArray, latest: MassArray, paths: IntArray, counts: CountArray, window: int) -> None:
     """The current window becomes the reference."""
-    inner = mass.shape[2] // 2
-    for t in range(mass.shape[1]):
-        for node in range(inner - 1, -1, -1):
-            mass[LATEST, t, node] = mass[LATEST, t, 2 * node + 1] + mass[LATEST, t, 2 * node + 2]
-        for node in range(mass.shape[2]):
-            mass[REFERENCE, t, node] = mass[LATEST, t, node]
-            mass[LATEST, t, node] = 0
-    sum_paths(mass, paths, window)
+    trees, leaves = latest.shape
+    for t in range(trees):
+        for leaf in range(leaves):
+            reference[t, leaves - 1 + leaf] = latest[t, leaf]
+            latest[t, leaf] = 0
+    sum_up(reference, paths, window)
     counts[LEARNT] = 0
     counts[READY] = 1
 
 
 @bare
-def sum_paths(mass: IntArray, paths: IntArray, window: int) -> None:
-    """Fill `paths`. A search stops below nodes with less than a tenth of the window.
+def sum_up(reference: MassArray, paths: IntArray, window: int) -> None:
+    """Fill the inner nodes of `reference`, and `paths`. A search stops below a node with less than a tenth of the rows.
 
-    Sums go down from node to node, in LATEST, whose inner nodes are free; one that has stopped is kept as -1 - sum.
+    Sums go down from level to level in `paths`, each level's right to left, as its children take two places for one;
+    one that has stopped is kept as -1 - sum.
     """
     limit = SIZE_LIMIT * window
     trees, leaves = paths.shape
     for t in range(trees):
-        first, depth = 0, 0
-        while first < leaves:
-            for node in range(first, 2 * first + 1):
-                above = mass[LATEST, t, (node - 1) // 2] if node else 0
-                r = mass[REFERENCE, t, node]
-                total = above if above < 0 else above + (np.int64(r) << np.int64(depth))
-                if first == leaves - 1:
-                    paths[t, node - first] = -1 - total if total < 0 else total
-                else:
-                    mass[LATEST, t, node] = -1 - total if total >= 0 and r < limit else total
-            first, depth = 2 * first + 1, depth + 1
-        for node in range(leaves - 1):
-            mass[LATEST, t, node] = 0
+        for node in range(leaves - 2, -1, -1):
+            reference[t, node] = reference[t, 2 * node + 1] + reference[t, 2 * node + 2]
+        paths[t, 0] = reference[t, 0]
+        width, depth = 1, 0
+        while width < leaves:
+            depth += 1
+            for i in range(width - 1, -1, -1):
+                above = paths[t, i]
+                if above >= 0 and reference[t, width - 1 + i] < limit:
+                    above = -1 - above
+                for child in range(2 * i, 2 * i + 2):
+                    r = np.int64(reference[t, 2 * width - 1 + child])
+                    paths[t, child] = above if above < 0 else above + (r << np.int64(depth))
+            width *= 2
+        for leaf in range(leaves):
+            if paths[t, leaf] < 0:
+                paths[t, leaf] = -1 - paths[t, leaf]
 
 
 @bare
@@ -315,7 +319,7 @@ def begin_epoch(guards: FloatArray, counts: CountArray) -> None:
 
 
 @bare
-def explain(x: FloatArray, score: float, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray,
+def explain(x: FloatArray, score: float, feature: ColumnArray, split: FloatArray, reference: MassArray, paths: IntArray,
             guards: FloatArray, counts: CountArray, height: int, window: int, out: FloatArray) -> None:
     """How much each column pushed the score: log of the normality gained with its typical value in its place.
 
@@ -331,7 +335,7 @@ def explain(x: FloatArray, score: float, feature: IntArray, split: FloatArray, m
             out[f] = -np.log(guard(x[f], guards, f))
             continue
         own, x[f] = x[f], guards[TYPICAL, f]
-        gained = 1.0 - score_row(x, feature, split, mass, paths, guards, height, window)
+        gained = 1.0 - score_row(x, feature, split, reference, paths, guards, height, window)
         x[f] = own
         if gained > 1.0 - score:
             out[f] = np.log(gained / (1.0 - score))
@@ -348,9 +352,9 @@ def ahead(learn: IntArray, first: int, room: int) -> int:
 
 
 @bare
-def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, paths: IntArray, guards: FloatArray,
-        counts: CountArray, height: int, window: int, histogram: FloatArray, scalars: FloatArray,
-        lefts: FloatArray, learn: IntArray, totals: CountArray,
+def run(rows: FloatArray, feature: ColumnArray, split: FloatArray, reference: MassArray, latest: MassArray,
+        paths: IntArray, guards: FloatArray, counts: CountArray, height: int, window: int, histogram: FloatArray,
+        scalars: FloatArray, lefts: FloatArray, learn: IntArray, totals: CountArray,
         scores: FloatArray, thresholds: FloatArray, contributions: FloatArray) -> None:
     """Rows of one epoch in order: score, compare, explain, then learn. Without a histogram only score and learn.
 
@@ -364,7 +368,8 @@ def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, 
     first = 0
     while first < len(rows):
         stop = ahead(learn, first, window - counts[LEARNT])
-        search_and_teach(rows[first:stop], learn[first:stop], feature, split, mass, paths, totals[first:stop])
+        search_and_teach(rows[first:stop], learn[first:stop], feature, split, reference, latest, paths,
+                         totals[first:stop])
         for i in range(first, stop):
             counts[LEARNT] += learn[i]
             scores[i], thresholds[i] = 0.0, 1.0
@@ -373,10 +378,10 @@ def run(rows: FloatArray, feature: IntArray, split: FloatArray, mass: IntArray, 
                 if judged:
                     thresholds[i] = threshold_of(scalars)
                     if scores[i] > thresholds[i]:
-                        explain(rows[i], scores[i], feature, split, mass, paths, guards, counts, height, window,
+                        explain(rows[i], scores[i], feature, split, reference, paths, guards, counts, height, window,
                                 contributions[i])
                     observe_into(histogram, scalars, scores[i])
         if counts[LEARNT] == window:
-            pivot(mass, paths, counts, window)
+            pivot(reference, latest, paths, counts, window)
         first = stop
     tally(rows, guards, counts, learn, totals)

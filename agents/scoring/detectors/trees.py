@@ -33,7 +33,7 @@ class TreesMember(Detector):
 
     def score_rows(self, rows: FloatArray) -> FloatArray:
         out, trees = np.empty(len(rows)), self.trees
-        k.score_rows(rows, trees.feature, trees.split, trees.mass, trees.paths, trees.guards, trees.height,
+        k.score_rows(rows, trees.feature, trees.split, trees.reference, trees.paths, trees.guards, trees.height,
                      trees.window, out)
         return out
 

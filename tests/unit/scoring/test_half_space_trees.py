@@ -210,7 +210,24 @@ def test_a_snapshot_grows_the_very_trees_and_masses_again() -> None:
     again = snapshot.decode(snapshot.encode(detector))
     assert np.array_equal(again.split, detector.split)
     assert np.array_equal(again.feature, detector.feature)
-    assert np.array_equal(again.mass, detector.mass)
+    assert np.array_equal(again.reference, detector.reference)
+    assert np.array_equal(again.latest, detector.latest)
+    assert np.array_equal(again.paths, detector.paths)
+
+
+@pytest.mark.parametrize("window", [2**16 - 1, 2**16])
+def test_windows_of_more_rows_than_sixteen_bits_hold_are_counted(window: int) -> None:
+    detector = HalfSpaceTrees(1, 1, window)
+    detector.score_learn_many(np.full((2 * window, 1), 0.5))
+    assert (detector.reference[:, 0] == window).all()
+    assert np.array_equal(snapshot.decode(snapshot.encode(detector)).reference, detector.reference)
+
+
+def test_the_last_of_the_features_that_are_kept_is_looked_at() -> None:
+    x = np.random.default_rng(1).normal(size=(3 * WINDOW, 256))
+    detector = HalfSpaceTrees(50, 8, WINDOW)
+    detector.score_learn_many(x)
+    assert detector.feature.max() == 255
 
 
 def test_planted_trees_have_no_snapshot() -> None:
