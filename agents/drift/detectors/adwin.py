@@ -11,7 +11,7 @@ classes; the steps are bytes that can do no harm.
 from __future__ import annotations
 
 import numpy as np
-from river.drift import ADWIN
+from river._river_rust.drift import AdaptiveWindowing  # `river.drift` has data sets, too: 80 MB, most of a second
 
 from agents.drift.detectors.base import Domain, FloatArray, IntArray
 
@@ -25,28 +25,34 @@ class Adwin:
     def __init__(self, delta: float = 0.002, steps: bytes = b"", clock: int = 32, most: int = 3 * 1_024) -> None:
         self.delta, self.clock, self.most = delta, clock, most
         self.steps = bytearray(steps)
-        self._made: ADWIN | None = None
+        self._made: AdaptiveWindowing | None = None
+        self._drifted = False       # by the last step
 
     @property
     def width(self) -> int:
-        return min(len(self.steps), int(self._adwin.width))
-
-    @property
-    def _adwin(self) -> ADWIN:
-        """Made when it is first needed: many statistics never get out of their warm-up."""
-        if self._made is None:
-            self._made = ADWIN(delta=self.delta, clock=self.clock)
-            for step in self.steps:
-                self._made.update(step / 255)
-        return self._made
+        self._catch_up()
+        return 0 if self._made is None else min(len(self.steps), int(self._made.get_width()))
 
     def update(self, value: float) -> bool:
         if len(self.steps) >= self.most:
             self.steps, self._made = self.steps[-(self.most * 2 // 3):], None
-        adwin = self._adwin
+        self._catch_up()
         self.steps.append(round(min(1.0, max(0.0, value)) * 255))
-        adwin.update(self.steps[-1] / 255)
-        return bool(adwin.drift_detected)
+        self._take(self.steps[-1])
+        return self._drifted
+
+    def _catch_up(self) -> None:
+        """Take in the steps that there are, when it is first needed: many statistics never get out of their warm-up."""
+        if self._made is None:
+            for step in self.steps:
+                self._take(step)
+
+    def _take(self, step: int) -> None:
+        """With River's parameters; as there, what comes after a change begins anew."""
+        if self._made is None or self._drifted:
+            self._made = AdaptiveWindowing(delta=self.delta, clock=self.clock, max_buckets=5, min_window_length=5,
+                                           grace_period=10)
+        self._drifted = bool(self._made.update(step / 255))
 
     def update_many(self, values: FloatArray) -> IntArray:
         return np.array([at for at, value in enumerate(values.tolist()) if self.update(value)], np.int64)

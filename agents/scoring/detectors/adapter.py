@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from river import anomaly, base, compose, preprocessing
 
-from agents.scoring.detectors.base import Detector
+from agents.scoring.detectors.base import RIVERS, Detector
 from agents.scoring.detectors.kernels import FloatArray
 
-PREFIX = "river."
 #: River's compiled functions: arithmetic alone, such as the distance of two rows.
 _COMPILED = "river._river_rust."
 #: What a snapshot may name beside River's classes: by module, or none of it.
@@ -32,7 +31,7 @@ _NOT_OF_ROWS = {"GaussianScorer", "PredictiveAnomalyDetection", "QuantileFilter"
 
 def river_names() -> list[str]:
     """The names that `RiverDetector` takes."""
-    return sorted(PREFIX + name for name in anomaly.__all__ if name not in _NOT_OF_ROWS)
+    return sorted(RIVERS + name for name in anomaly.__all__ if name not in _NOT_OF_ROWS)
 
 
 class RiverDetector(Detector):
@@ -49,13 +48,13 @@ class RiverDetector(Detector):
         super().__init__(seed, optional)
         if name not in river_names():
             raise ValueError(f"{name} is not a detector: choose from {', '.join(river_names())}")
-        self.kind = name.removeprefix(PREFIX)
+        self.kind = name.removeprefix(RIVERS)
         self.learnt = 0
         self.model = self._made()
 
     @property
     def name(self) -> str:                                                  # type: ignore[override]
-        return PREFIX + self.kind
+        return RIVERS + self.kind
 
     def _made(self) -> Any:
         kind = getattr(anomaly, self.kind)

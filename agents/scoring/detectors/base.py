@@ -17,6 +17,8 @@ from agents.scoring.detectors.by_name import ByName
 from agents.scoring.detectors.calibration import Calibration
 from agents.scoring.detectors.kernels import FloatArray, clamp
 
+#: What the names of River's own detectors begin with.
+RIVERS = "river."
 #: (rows seen, rows a block until then); later blocks are of LONGEST rows.
 RAMP = ((16, 4), (128, 16), (1024, 64))
 LONGEST = 256

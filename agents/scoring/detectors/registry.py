@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agents.scoring.detectors.adapter import PREFIX, RiverDetector
 from agents.scoring.detectors.autoencoder import OnlineAutoencoder
-from agents.scoring.detectors.base import Detector
+from agents.scoring.detectors.base import RIVERS, Detector
 from agents.scoring.detectors.clocked import Clocked
 from agents.scoring.detectors.covariance import RobustCovariance
 from agents.scoring.detectors.ensemble import Ensemble
@@ -58,10 +57,12 @@ def member(name: str, seed: int = 42, optional: Sequence[str] = (), options: Tre
     Raises:
         ValueError: there is no such detector; the text lists those there are.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(RIVERS):
+        from agents.scoring.detectors.adapter import RiverDetector  # 80 MB, and most of a second
+
         return RiverDetector(name, seed, optional)
     if name not in REGISTRY:
-        raise ValueError(f"{name!r} is no detector: choose from {', '.join((*REGISTRY, *SERIES))}, or {PREFIX}NAME for "
+        raise ValueError(f"{name!r} is no detector: choose from {', '.join((*REGISTRY, *SERIES))}, or {RIVERS}NAME for "
                          "River's")
     return REGISTRY[name](options or TreeOptions(), seed, optional)
 
