@@ -15,9 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 import faust
+from faust.tables.manager import TableManager
 from faust.types import TP
 
-from streams import log, metrics
+from streams import log, members, metrics
 from streams.batch import Decoder, Limits, TelemetryBatch, decode_feedback, decode_lifecycle
 from streams.kafka import bootstrap_servers, client_options, ssl_context
 from streams.records import RecordBatch
@@ -72,6 +73,14 @@ class App(faust.App):
             await self.before_revoke_hook(revoked)
 
 
+class Tables(TableManager):
+    """Faust's, which waits a second for tables that are made late; ours are made before the start."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class Timed:
     """A decoder with its own stage: whichever agent needs a batch first decodes it for all."""
 
@@ -114,6 +123,7 @@ class Pipeline:
         self.decode_feedback = partial(decode_feedback, limits=limits)
         self.decode_lifecycle = partial(decode_lifecycle, limits=limits)
         self.assigned = False
+        self.joined: members.Joined = members.nobody
         self._producing = metrics.Shared("produce")
         self._readers: Counter[str] = Counter()
         self._done: dict[tuple[str, TP], int] = {}          # the last offset that each agent is through with
@@ -289,6 +299,7 @@ class Pipeline:
         self.checkpointer.close()
 
     async def _on_rebalance_complete(self, sender: Any, **_: Any) -> None:
+        self.joined(self.settings.group, self.app.consumer.member_id)
         telemetry = self.settings.topic(TELEMETRY.name)
         self.checkpointer.close()
         self._done.clear()
@@ -321,6 +332,7 @@ def _new_app(settings: Settings) -> App:
         datadir=str(settings.data_dir / "faust"),
         autodiscover=False,
         topic_disable_leader=True,
+        TableManager=Tables,
     )
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from streams import log, page
 from streams.app import Pipeline
 from streams.kafka import KafkaSetupError, create_topics
+from streams.members import Joined, Note, take_out_dead
 from streams.pulse import Pulse
 from streams.settings import Settings
 
@@ -28,13 +29,20 @@ Register = Callable[[Pipeline], None]
 class Sink(Protocol):
     """Copies topics into a store, with a consumer group of its own, until it is told to stop."""
 
+    joined: Joined
+
     async def run(self, stop: asyncio.Event) -> None: ...
 
 
 async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[Sink], stop: asyncio.Event) -> int:
     """Run until `stop` is set or something crashes; returns the exit code."""
     await create_topics(settings)
-    pipeline = Pipeline(settings)
+    notes = settings.data_dir / "members"
+    await take_out_dead(notes, settings)
+    note, pipeline = Note(notes, settings.kafka_url), Pipeline(settings)
+    pipeline.joined = note.joined
+    for sink in sinks:
+        sink.joined = note.joined
     for register in rooms:
         register(pipeline)
     pulse = Pulse(settings)

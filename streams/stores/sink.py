@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
-from streams import log
+from streams import log, members
 from streams.kafka import client_options
 from streams.messages import parser
 from streams.settings import Settings
@@ -71,6 +71,7 @@ class Sink:
     def __init__(self, settings: Settings, rows: Sequence[TopicRow]) -> None:
         self.settings = settings
         self.rows = {settings.topic(row.name): row for row in rows}
+        self.joined: members.Joined = members.nobody
         #: Records not in the store yet, by topic; those of partitions that this process has.
         self.lag: dict[str, int] = {row.name: 0 for row in rows}
         #: What it waits for now; empty while all is well.
@@ -78,6 +79,11 @@ class Sink:
         metrics.RETRIES.labels(self.name)       # told from the start, as 0
         for row in rows:
             metrics.BAD.labels(self.name, row.name)
+
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return f"{self.settings.group}-{self.name}"
 
     async def open(self) -> Mapping[str, Write]:
         """Connect to the store; a writer for each topic row's name."""
@@ -138,13 +144,14 @@ class Sink:
             await self.close()
 
     async def _settle(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+        self.joined(self.group, consumer._coordinator.member_id)
         await self._commit(consumer)
         await self._measure(consumer)
         await self._retry(self.tend, stop)
 
     def _consumer(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            *self.rows, **client_options(self.settings), group_id=f"{self.settings.group}-{self.name}",
+            *self.rows, **client_options(self.settings), group_id=self.group,
             enable_auto_commit=False, auto_offset_reset=self.begins, fetch_max_wait_ms=self.fetch_wait_ms,
             max_partition_fetch_bytes=self.fetch_bytes,
             session_timeout_ms=self.settings.session_timeout_ms,

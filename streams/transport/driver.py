@@ -61,6 +61,11 @@ class Consumer(base.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def member_id(self) -> str:
+        """Of this consumer in its group; empty before it has joined."""
+        return str(self._thread._consumer._coordinator.member_id)
+
     def _batched(self, topic: str) -> bool:
         return topic in self.app.batched_topics
 
