@@ -239,7 +239,8 @@ class Pipeline:
                              first_offset=batch.first_offset, last_offset=batch.last_offset)
             return
         partition.note(event)
-        self._lag(name, batch)
+        if not partition.closed:
+            self._lag(name, batch)
         batch.read(self._readers[batch.topic])
 
     async def _follows(self, name: str, batch: RecordBatch, partition: Partition) -> bool:
@@ -289,20 +290,24 @@ class Pipeline:
 
     async def _before_revoke(self, revoked: set[TP]) -> None:
         metrics.REBALANCES.inc()
-        metrics.LAG.clear()                 # of partitions that may become another worker's
-        metrics.WATERMARK_DELAY.clear()
         self.assigned = False
         try:
             await asyncio.wait_for(self.checkpointer.checkpoint(), self.settings.session_timeout_ms / 1000)
         except Exception as error:
             logger.warning("checkpoint.skipped", reason="partitions are being revoked", error=repr(error))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The partitions may be another worker's now; what batches under way have told of them since goes with them."""
         self.checkpointer.close()
+        self._done.clear()
+        metrics.LAG.clear()
+        metrics.WATERMARK_DELAY.clear()
 
     async def _on_rebalance_complete(self, sender: Any, **_: Any) -> None:
         self.joined(self.settings.group, self.app.consumer.member_id)
         telemetry = self.settings.topic(TELEMETRY.name)
-        self.checkpointer.close()
-        self._done.clear()
+        self._let_go()
         self.checkpointer.open({tp.partition for tp in self.app.consumer.assignment() if tp.topic == telemetry})
         self.assigned = True
 

@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(SecretStr(""),
                                  description="redis://, rediss:// (TLS) or unix://; empty: embedded Valkey")
     database_url: SecretStr = Field(SecretStr(""), description="postgresql://...; empty: embedded PostgreSQL")
-    data_dir: Path = Field(Path(".streamgauge"), description="Folder for what the embedded services and demo keep")
+    data_dir: Path = Field(Path(".streamgauge"), description="Folder for what the embedded "
+                           "services and the demo keep, and for notes by which a worker soon follows a killed one")
 
     # -- topics -----------------------------------------------------------------------------------
     topic_prefix: str = Field("", pattern=TOPIC_CHARACTERS, description="Put before every topic's name")

@@ -1,11 +1,13 @@
-"""What a pipeline knows of records that wait for an agent."""
+"""What a pipeline knows of records that wait for an agent, and of partitions that it had."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from faust.types import TP
 
+from streams import metrics
 from streams.app import Pipeline
 from streams.records import RecordBatch
 from streams.settings import Settings
@@ -28,3 +30,15 @@ def test_an_agent_is_behind_while_records_after_its_last_batch_are_known_of(tmp_
     assert behind("slow")
     assert not behind("quick")
     assert not pipeline.behind("slow", TELEMETRY, 2), "another partition"
+
+
+async def test_what_a_batch_under_way_tells_of_a_partition_that_goes_is_forgotten(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(Settings(data_dir=tmp_path, kafka_url="127.0.0.1:1"))
+
+    async def checkpoint() -> None:
+        metrics.WATERMARK_DELAY.labels("2").set(0.01)
+
+    monkeypatch.setattr(pipeline.checkpointer, "checkpoint", checkpoint)
+    await pipeline._before_revoke(set())
+    assert not metrics.WATERMARK_DELAY.collect()[0].samples
