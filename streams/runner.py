@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import NoReturn, Protocol
 
 from streams import log, page
 from streams.app import Pipeline
+from streams.garbage import SECONDS, Garbage
 from streams.kafka import KafkaSetupError, create_topics
 from streams.members import Joined, Note, take_out_dead
 from streams.pulse import Pulse
@@ -19,8 +19,6 @@ from streams.settings import Settings
 
 logger = log.get(__name__)
 SINK_STOP_SECONDS = 10.0
-#: New objects after which Python looks for cycles, and how many such looks until it looks at older ones.
-GARBAGE = 50_000, 20, 50
 
 #: Adds a room's agents to a worker.
 Register = Callable[[Pipeline], None]
@@ -50,7 +48,7 @@ async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[S
     runner, port = await page.serve(settings.host, settings.worker_port, lambda: pulse.wrong() + pipeline.wrong())
     logger.info("worker.started", metrics=f"http://{settings.host}:{port}/metrics")
     await pipeline.app.start()
-    _spare_garbage_collector()
+    looking = asyncio.create_task(_look_for_garbage(Garbage()))
     running = [asyncio.create_task(sink.run(stop)) for sink in sinks]
     stopping = asyncio.create_task(stop.wait())
     crashed = asyncio.create_task(pipeline.app.wait_until_stopped())
@@ -58,6 +56,7 @@ async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[S
     failed = pipeline.app.crashed or any(task.done() and task.exception() for task in running)
     stop.set()
     beating.cancel()
+    looking.cancel()
     await pipeline.stop()
     await asyncio.wait({*running, stopping}, timeout=SINK_STOP_SECONDS)
     await runner.cleanup()
@@ -65,12 +64,12 @@ async def serve(settings: Settings, rooms: Sequence[Register], sinks: Sequence[S
     return 1 if failed else 0
 
 
-def _spare_garbage_collector() -> None:
-    """What is there after the start stays. Looking through all of it for cycles took a tenth of a second each time, and
-    up to a sixth of a busy worker's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE)
+async def _look_for_garbage(garbage: Garbage) -> None:
+    while True:
+        await asyncio.sleep(SECONDS)
+        freed = garbage.look()
+        if freed:
+            logger.info("garbage.freed", objects=freed)
 
 
 def run(settings: Settings, rooms: Sequence[Register], sinks: Sequence[Sink]) -> NoReturn:
