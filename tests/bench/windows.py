@@ -30,8 +30,8 @@ from rich.table import Table
 from agents.aggregation.beside import of_telemetry
 from agents.aggregation.engine import AggregationEngine, AggregationOptions
 from streams.batch import Decoder, Limits, TelemetryBatch
+from streams.garbage import THRESHOLDS
 from streams.records import RecordBatch
-from streams.runner import GARBAGE
 from streams.settings import Settings
 from streams.state.checkpoint import Partition
 from streams.state.keyed import KeyedStates
@@ -138,7 +138,7 @@ def _aggregation(quick: bool) -> dict[str, int]:
     of_countries = _in_segments(batches)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GARBAGE)          # as in a worker
+    gc.set_threshold(*THRESHOLDS)          # as in a worker
     best: dict[str, float] = {}
     three = 0.0
     for _ in range(TURNS[quick]):
