@@ -55,7 +55,8 @@ class Worker:
         self.port = free_port()
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         # Tests close windows with events of a later time.
-        self.environment |= {f"{PREFIX}MAX_AHEAD_MS": "300000", f"{PREFIX}DATA_DIR": str(log.parent)} | environment | {f"{PREFIX}WORKER_PORT": str(self.port)}
+        self.environment |= {f"{PREFIX}MAX_AHEAD_MS": "300000", f"{PREFIX}DATA_DIR": str(log.parent)} | environment
+        self.environment[f"{PREFIX}WORKER_PORT"] = str(self.port)
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
 
