@@ -45,9 +45,10 @@ class Note:
         name = f"{os.getpid()}-{time.time_ns()}.json"
         self._kafka_url = kafka_url
         self._members: dict[str, str] = {}
-        self._file = (folder / f".{name}").open("w")
+        fresh = folder / f"{name}.new"
+        self._file = fresh.open("w")
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        (folder / f".{name}").rename(folder / name)         # now others see it, and that it is held
+        fresh.rename(folder / name)         # now others see it, and that it is held
 
     def joined(self, group: str, member_id: str) -> None:
         """This process is a member of a group."""
@@ -81,13 +82,14 @@ async def take_out_dead(folder: Path, settings: Settings) -> int:
 def _dead(folder: Path, kafka_url: str) -> Iterator[tuple[str, str]]:
     """(group, member id) in notes of this broker that no process holds. Notes that nobody holds go."""
     for path in sorted(folder.glob("*.json")):
-        with path.open() as file:
-            try:
+        try:
+            with path.open() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            path.unlink(missing_ok=True)
-            yield from _read(file.read(), kafka_url)
+                path.unlink(missing_ok=True)
+                found = file.read()
+        except OSError:             # held; or another worker that starts has just taken it; or it is not ours to read
+            continue
+        yield from _read(found, kafka_url)
 
 
 def _read(text: str, kafka_url: str) -> list[tuple[str, str]]:

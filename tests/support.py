@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from infra.embedded.process import die_with_parent
-from streams.kafka import client_options, end_offsets
+from streams.kafka import client_options, create_topics, end_offsets
 from streams.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +115,14 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the worker did not stop within {seconds} s ({self.log})") from None
+
+
+async def with_topics(broker_url: str, test: str) -> Settings:
+    """Settings with a group and topics of a test's own, which exist; `test` is the name of its node."""
+    name = test.split("[")[0][:60]
+    chosen = Settings(kafka_url=broker_url, topic_prefix=f"{name}.", group=name)
+    await create_topics(chosen)
+    return chosen
 
 
 async def produce(settings: Settings, topic: str, items: Iterable[dict[str, Any] | bytes],

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from streams.kafka import client_options, create_topics
+from streams.kafka import client_options
 from streams.members import Note, take_out_dead
 from streams.settings import PREFIX, Settings
 from streams.topics import TELEMETRY
-from support import Worker, until
+from support import Worker, until, with_topics
 
 #: Of the member that is killed; and how long the next one waits for its partitions, of which the embedded broker lets
 #: it wait half a session in any case.
@@ -42,10 +42,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 @pytest.fixture
 async def settings(broker_url: str, request: pytest.FixtureRequest) -> Settings:
-    name = request.node.name.split("[")[0][:60]
-    chosen = Settings(kafka_url=broker_url, topic_prefix=f"{name}.", group=name)
-    await create_topics(chosen)
-    return chosen
+    return await with_topics(broker_url, request.node.name)
 
 
 @asynccontextmanager
@@ -135,3 +132,14 @@ async def test_a_broker_that_is_away_keeps_no_worker_from_its_start(tmp_path: Pa
     note.joined("streamgauge", "m-1")
     note.close()
     assert await take_out_dead(tmp_path, Settings(kafka_url="127.0.0.1:1")) == 0
+
+
+async def test_workers_that_start_together_do_not_trip_over_one_another(tmp_path: Path) -> None:
+    code = ("import asyncio, sys; from pathlib import Path; from streams.members import Note, take_out_dead; "
+            "from streams.settings import Settings\n"
+            "for _ in range(200):\n"
+            "    note = Note(Path(sys.argv[1]), 'elsewhere:9092')\n"
+            "    assert asyncio.run(take_out_dead(Path(sys.argv[1]), Settings(kafka_url='127.0.0.1:1'))) == 0\n"
+            "    note.close()")
+    workers = [await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path)) for _ in range(4)]
+    assert [await worker.wait() for worker in workers] == [0, 0, 0, 0]

@@ -18,7 +18,7 @@ from streams.settings import PREFIX, Settings
 from streams.state import row as rows
 from streams.topics import TELEMETRY
 from streams.transport.fetches import BLOCK_BYTES
-from support import ROOT, Worker, produce, read_all, until
+from support import ROOT, Worker, produce, read_all, until, with_topics
 
 APP = ROOT / "tests" / "apps" / "recorder.py"
 
@@ -36,10 +36,7 @@ class Recorder(Worker):
 
 @pytest.fixture
 async def settings(broker_url: str, request: pytest.FixtureRequest) -> Settings:
-    name = request.node.name.split("[")[0][:60]
-    chosen = Settings(kafka_url=broker_url, topic_prefix=f"{name}.", group=name)
-    await create_topics(chosen)
-    return chosen
+    return await with_topics(broker_url, request.node.name)
 
 
 async def counted(settings: Settings) -> Counter[str]:
