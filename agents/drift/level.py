@@ -20,6 +20,24 @@ PROFILE = "profile"
 #: Log likelihood below the largest within which a change may have begun.
 UNSURE = 3.0
 
+_encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+
+
+def kept(sketch: Sequence[tuple[int, int]]) -> msgspec.Raw:
+    """A sketch as it is kept and written: a few bytes a bucket, where a pair of numbers takes about 100."""
+    return msgspec.Raw(_encode(sketch)) if sketch else NO_PAIRS
+
+
+def pairs(sketch: msgspec.Raw) -> list[tuple[int, int]]:
+    """A sketch that was kept; raises ValueError if it is damaged."""
+    try:
+        return _decode(sketch)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a sketch is damaged: {error}") from None
+
+
+NO_PAIRS = msgspec.Raw(_encode([]))
+
 
 class Change(NamedTuple):
     """A drift that begins or ends. `onset_ms`: start of the first point of the new level.
@@ -73,15 +91,15 @@ class WatchState(msgspec.Struct, array_like=True):
     """All that a watch remembers. `direction` is 0 while stable, else where the drift went.
 
     `least`: the change that a drift now under way counts as, if it is a smaller one than the effect's; else 0.
-    `sketch` is of the reference, `gathered` of the points of a warm-up, or of a suspicion: packed (it
-    once was written as code -> count). `cause` of a drift, and
-    where it went: `after` through the lens, `after_raw` in the field's unit. `source`: the profile from training that
-    the reference is of, else empty.
+    `warm` is packed (it once was written point by point). `sketch`, pairs of code and count, is of the reference, and
+    mostly only kept: so it stays encoded. `gathered` is of the points of a warm-up, or of a suspicion: packed (it
+    once was written as code -> count). `cause` of a drift, and where it went: `after` through the lens, `after_raw` in
+    the field's unit. `source`: the profile from training that the reference is of, else empty.
     """
 
     reference: Reference | None = None
     inherited: bool = False
-    warm: list[Warm] = []
+    warm: bytes | list[Warm] = b""
     warm_ms: int = 0
     tries: int = 0
     up: float = 0.0
@@ -98,7 +116,7 @@ class WatchState(msgspec.Struct, array_like=True):
     complete: int = 0
     past: Past = msgspec.field(default_factory=Past)
     least: float = 0.0
-    sketch: list[tuple[int, int]] = []
+    sketch: msgspec.Raw = NO_PAIRS
     gathered: bytes | dict[int, int] = b""
     cause: str = ""
     after: float = 0.0

@@ -22,6 +22,7 @@ import numpy as np
 
 from agents.drift.cells import LARGEST
 from agents.drift.distance import FloatArray, coarse
+from agents.drift.level import NO_PAIRS, kept
 from agents.drift.message import UNIT
 from agents.drift.options import (
     CONFIDENCE,
@@ -53,7 +54,7 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
     """A statistic at training."""
 
     reference: Reference
-    sketch: list[tuple[int, int]] = []
+    sketch: msgspec.Raw = NO_PAIRS
 
 
 class Body(msgspec.Struct, array_like=True, frozen=True):
@@ -222,7 +223,7 @@ def _numbers(statistic: Statistic, field: FieldProfile, n: int) -> Known:
         log_mean, log_variance = _moments(np.log(values), weights)
     warm = Warm(n, held(mean), held(sd) ** 2, log_mean, log_variance, held(mean))
     sketch = field.sketch or _sketch(values, n)
-    return Known(_frozen(learn([warm], effect_of(statistic))), coarse(sketch, MOST_BUCKETS))
+    return Known(_frozen(learn([warm], effect_of(statistic))), kept(coarse(sketch, MOST_BUCKETS)))
 
 
 def _frozen(reference: Reference) -> Reference:

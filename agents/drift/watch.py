@@ -36,20 +36,35 @@ from agents.drift.distance import coarse
 from agents.drift.gathered import Buckets
 from agents.drift.level import (
     INCUMBENT,
+    NO_PAIRS,
     NOWHERE,
     PROFILE,
     Change,
     Onset,
     WatchState,
     interval_of,
+    kept,
     level_of,
     onset_of,
+    pairs,
     raw_level_of,
     step_of,
 )
 from agents.drift.memory import Memory, Past
 from agents.drift.options import Effect
-from agents.drift.reference import MOST_POINTS, WARM_UP_POINTS, Lens, Point, Reference, Warm, is_unsteady, learn
+from agents.drift.reference import (
+    MOST_POINTS,
+    WARM_BYTES,
+    WARM_UP_POINTS,
+    Lens,
+    Point,
+    Reference,
+    Warm,
+    is_unsteady,
+    learn,
+    packed,
+    unpacked,
+)
 
 K_LEAST, H = 1.0, 12.0
 #: Evidence that ends a drift.
@@ -91,27 +106,34 @@ class Watch:
     waits: Buckets | None = None
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.delta, self.state.past)
-        if isinstance(self.state.gathered, dict):
-            self.state.gathered = gathered.of_dict(self.state.gathered)
-        if len(self.state.gathered) % gathered.PAIR_BYTES:
-            raise ValueError(f"a packed sketch has {len(self.state.gathered)} bytes")
+        """Raises ValueError if the state is one that was damaged."""
+        state = self.state
+        self.memory = Memory(self.delta, state.past)
+        if isinstance(state.gathered, dict):
+            state.gathered = gathered.of_dict(state.gathered)
+        if len(state.gathered) % gathered.PAIR_BYTES:
+            raise ValueError(f"a packed sketch has {len(state.gathered)} bytes")
+        state.warm = state.warm if isinstance(state.warm, bytes) else packed(state.warm)
+        unpacked(state.warm)
+        if state.sketch is not NO_PAIRS:
+            pairs(state.sketch)
+            state.sketch = state.sketch.copy()      # it was a view of the whole snapshot
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
-           sketch: Sequence[tuple[int, int]] = (), source: str = "") -> Watch:
+           sketch: msgspec.Raw = NO_PAIRS, source: str = "") -> Watch:
         """A watch that has a reference from the start; with a `source`, that of a profile from training."""
         return cls(effect, delta, WatchState(reference, inherited, slow=reference.mean, slow_raw=reference.raw_mean,
-                                             sketch=list(sketch), source=source))
+                                             sketch=sketch, source=source))
 
-    def turn_to(self, reference: Reference, sketch: Sequence[tuple[int, int]], source: str) -> Watch:
+    def turn_to(self, reference: Reference, sketch: msgspec.Raw, source: str) -> Watch:
         """The watch on the reference of a profile that came late. A drift under way goes on, against this one."""
-        kept, turned = self.state, Watch.on(self.effect, self.delta, reference, True, sketch, source)
+        was, turned = self.state, Watch.on(self.effect, self.delta, reference, True, sketch, source)
         state = turned.state
-        state.occurred_ms, state.complete, state.usual = kept.occurred_ms, kept.complete, kept.usual
-        state.direction, state.since_ms, state.seen, state.cause = kept.direction, kept.since_ms, kept.seen, kept.cause
-        if kept.direction:
-            state.after, state.after_raw = reference.seen(kept.after_raw), kept.after_raw
+        state.occurred_ms, state.complete, state.usual = was.occurred_ms, was.complete, was.usual
+        state.direction, state.since_ms, state.seen, state.cause = was.direction, was.since_ms, was.seen, was.cause
+        if was.direction:
+            state.after, state.after_raw = reference.seen(was.after_raw), was.after_raw
         return turned
 
     @property
@@ -188,30 +210,32 @@ class Watch:
         state = self.state
         if not state.warm:
             state.warm_ms = point.start_ms
-        state.warm.append(
-            Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched))
+        state.warm = cast(bytes, state.warm) + packed([
+            Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched)])
         self._gather(point)
-        if len(state.warm) < WARM_UP_POINTS:
+        if len(state.warm) < WARM_UP_POINTS * WARM_BYTES:
             return None
-        own = learn(state.warm, self.effect)
-        if state.tries < MOST_TRIES and is_unsteady(state.warm, own, self.effect):
+        points = unpacked(state.warm)
+        own = learn(points, self.effect)
+        if state.tries < MOST_TRIES and is_unsteady(points, own, self.effect):
             state.tries += 1
-            del state.warm[:WARM_UP_POINTS // 2]
+            state.warm = packed(points[WARM_UP_POINTS // 2:])
             self._forget()
             return None
-        change = None if state.reference is None else self._against_incumbent(point, own, state.reference)
+        change = None if state.reference is None else self._against_incumbent(point, points, own, state.reference)
         if change is None:
             sketch = coarse(self._gathered(), MOST_BUCKETS)
             if state.source and state.reference is not None:
-                self._settle(state.reference.scattered(state.warm, self.effect.counts))
+                self._settle(state.reference.scattered(points, self.effect.counts))
             else:
                 self._settle(own)
-                self.state.sketch = sketch
+                self.state.sketch = kept(sketch)
         return change
 
-    def _against_incumbent(self, point: Point, own: Reference, reference: Reference) -> Change | None:
+    def _against_incumbent(self, point: Point, points: Sequence[Warm], own: Reference,
+                           reference: Reference) -> Change | None:
         """The whole warm-up of a new version, as one point."""
-        known = [warm for warm in self.state.warm if not math.isnan(warm.watched)]
+        known = [warm for warm in points if not math.isnan(warm.watched)]
         n = sum(warm.n for warm in known)
         level = math.fsum(warm.n * warm.watched for warm in known) / n if n else reference.mean
         direction = 1 if level > reference.mean else -1
@@ -226,11 +250,11 @@ class Watch:
 
     def _settle(self, reference: Reference | None) -> None:
         """Begin on a reference, or to learn one."""
-        kept = self.state
+        was = self.state
         self.memory, self.waits = Memory(self.delta, Past()), None
-        self.state = WatchState(reference, occurred_ms=kept.occurred_ms, complete=kept.complete, usual=kept.usual)
+        self.state = WatchState(reference, occurred_ms=was.occurred_ms, complete=was.complete, usual=was.usual)
         if reference is not None:
-            self.state.sketch, self.state.source = kept.sketch, kept.source
+            self.state.sketch, self.state.source = was.sketch, was.source
             self.state.slow, self.state.slow_raw = reference.mean, reference.raw_mean
 
     # -- stable -------------------------------------------------------------------------------------
@@ -359,10 +383,10 @@ class Watch:
                   if sees and other != name]
         large = abs(watched - reference.mean) >= reference.unit(self.effect, self.effect.large)
         change = self._change("drifted", point, reference, watched, raw, onset, name, large)._replace(
-            agreeing=(name, *others), before_sketch=state.sketch,
+            agreeing=(name, *others), before_sketch=pairs(state.sketch),
             after_sketch=coarse(self._gathered(), MOST_BUCKETS))
         state.direction, state.back, state.run, state.seen, state.since_ms = direction, 0.0, [], 0, onset.at_ms
-        state.warm, state.least = [], 0.0
+        state.warm, state.least = b"", 0.0
         self._forget()
         state.after, state.after_raw = watched, change.after
         return change
@@ -412,5 +436,5 @@ def settle(watches: Sequence[Watch]) -> None:
     if not waiting:
         return
     found = gathered.added([cast(bytes, watch.state.gathered) for watch, _ in waiting], [more for _, more in waiting])
-    for (watch, _), packed in zip(waiting, found, strict=True):
-        watch.state.gathered, watch.waits = packed, None
+    for (watch, _), sums in zip(waiting, found, strict=True):
+        watch.state.gathered, watch.waits = sums, None

@@ -17,7 +17,7 @@ from agents.drift.gathered import Buckets
 from agents.drift.grouping import Group
 from agents.drift.level import WatchState
 from agents.drift.options import MEAN, Statistic, effect_of
-from agents.drift.reference import Lens, Reference
+from agents.drift.reference import Lens, Reference, unpacked
 from agents.drift.watch import Watch
 from streams.windows.closed import FieldNames, fields_of
 from streams.windows.record import SummaryRecord
@@ -130,9 +130,22 @@ def test_a_row_with_cells_and_dicts_as_they_were_written_before_goes_on_as_it_wa
     data = codec.encode(entry.key, entry.state)
     versions, *rest = msgspec.msgpack.decode(data)
     assert any(group[6] for _, _, group, _, _ in versions.values())
+    assert any(state[2] for *_, watches, _ in versions.values() for _, _, state in watches)
     old = codec.decode(entry.key, msgspec.msgpack.encode([{name: _as_before(kept) for name, kept in versions.items()},
                                                           *rest]))
     assert _in_order(codec.encode(entry.key, old)) == _in_order(data)
+
+
+@pytest.mark.parametrize(("at", "damaged"), [(2, b"0123456789"), (19, [["a", 1]]), (19, 7), (20, b"012")])
+def test_a_row_whose_packed_parts_are_damaged_is_refused(at: int, damaged: object) -> None:
+    world = World()
+    world.give(Serving(5, events=3).windows(95))
+    entry = world.states.entry(next(iter(world.states.keys())))
+    whole = msgspec.msgpack.decode(world.engine.codec.encode(entry.key, entry.state))
+    _, _, state = whole[0]["1"][3][0]
+    state[at] = damaged
+    with pytest.raises(ValueError, match="drift state is damaged"):
+        world.engine.codec.decode(entry.key, msgspec.msgpack.encode(whole))
 
 
 def _in_order(data: bytes) -> bytes:
@@ -156,5 +169,6 @@ def _as_before(version: list[Any]) -> list[Any]:
         fields[name] = [*(int(value) if at in whole else value for at, value in enumerate(sums)),
                         [msgspec.json.encode(pairs), b"[]"]]
     for _, _, state in watches:
+        state[2] = [list(point) for point in unpacked(state[2])]
         state[20] = dict(gathered.pairs_of(state[20]))
     return [taken_ms, events, [*group[:5], fields], watches, profiled]

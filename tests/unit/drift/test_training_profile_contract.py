@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agents.drift.level import pairs
 from agents.drift.options import Statistic
 from agents.drift.profiles import MOST_STATISTICS, body_of
 from schemas.profiles import FieldProfile, Profile
@@ -43,7 +44,7 @@ def test_every_way_to_say_a_distribution_says_the_same() -> None:
             if found.reference.log:
                 assert found.reference.mean == pytest.approx(log.mean(), abs=0.03)
                 assert found.reference.spread == pytest.approx(log.std(), rel=0.06)
-            assert sum(count for _, count in found.sketch) == pytest.approx(50_000, rel=0.001)
+            assert sum(count for _, count in pairs(found.sketch)) == pytest.approx(50_000, rel=0.001)
             wanted = wanted or found.reference.log
             assert found.reference.log == wanted
 
@@ -123,7 +124,7 @@ def test_whatever_the_contract_lets_in_serves_as_a_reference(features: dict[str,
     for found in body.known.values():
         assert all(math.isfinite(value) for value in msgspec.structs.astuple(found.reference))
         assert found.reference.error(1) > 0.0
-        assert len(found.sketch) <= 64
+        assert len(pairs(found.sketch)) <= 64
     world = Trained()
     world.learn(event({"rows": rows, "features": features}))
     for second in range(30):        # nothing that comes may raise
