@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from agents.drift import gathered
 from agents.drift.memory import Past
-from agents.drift.reference import Point, Reference, Warm
+from agents.drift.reference import WARM_BYTES, Point, Reference, Warm, packed
 from agents.drift.season import Usual
 from schemas.drift import DriftReference
 
@@ -123,6 +124,18 @@ class WatchState(msgspec.Struct, array_like=True):
     after_raw: float = 0.0
     usual: Usual = msgspec.field(default_factory=Usual)
     source: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a part is damaged."""
+        if isinstance(self.warm, list):
+            self.warm = packed(self.warm)
+        if isinstance(self.gathered, dict):
+            self.gathered = gathered.of_dict(self.gathered)
+        if len(self.warm) % WARM_BYTES or len(self.gathered) % gathered.PAIR_BYTES:
+            raise ValueError(f"a warm-up has {len(self.warm)} bytes, its sketch {len(self.gathered)}")
+        if self.sketch is not NO_PAIRS:
+            pairs(self.sketch)
+            self.sketch = self.sketch.copy()        # which may be a view of a whole snapshot
 
     @property
     def of(self) -> DriftReference:

@@ -158,9 +158,6 @@ def packed(points: Iterable[Warm]) -> bytes:
 
 
 def unpacked(points: bytes) -> list[Warm]:
-    """Raises ValueError if there is a part of a point."""
-    if len(points) % WARM_BYTES:
-        raise ValueError(f"points of a warm-up have {len(points)} bytes")
     return [Warm(*point) for point in _WARM.iter_unpack(points)]
 
 

@@ -106,18 +106,7 @@ class Watch:
     waits: Buckets | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the state is one that was damaged."""
-        state = self.state
-        self.memory = Memory(self.delta, state.past)
-        if isinstance(state.gathered, dict):
-            state.gathered = gathered.of_dict(state.gathered)
-        if len(state.gathered) % gathered.PAIR_BYTES:
-            raise ValueError(f"a packed sketch has {len(state.gathered)} bytes")
-        state.warm = state.warm if isinstance(state.warm, bytes) else packed(state.warm)
-        unpacked(state.warm)
-        if state.sketch is not NO_PAIRS:
-            pairs(state.sketch)
-            state.sketch = state.sketch.copy()      # it was a view of the whole snapshot
+        self.memory = Memory(self.delta, self.state.past)
 
     @classmethod
     def on(cls, effect: Effect, delta: float, reference: Reference, inherited: bool,
