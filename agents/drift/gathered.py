@@ -58,7 +58,7 @@ def added(packed: Sequence[bytes], more: Sequence[Buckets]) -> list[bytes]:
 
 def of_dict(sketch: Mapping[int, int]) -> bytes:
     """A sketch as code -> count, packed."""
-    pairs = sorted((code, count) for code, count in sketch.items() if -SPAN < code < SPAN and count > 0)
+    pairs = sorted((code, min(count, MOST)) for code, count in sketch.items() if -SPAN < code < SPAN and count > 0)
     codes, counts = np.array([pair[0] for pair in pairs], np.int32), np.array([pair[1] for pair in pairs], np.int64)
     return added([b""], [Buckets(codes, counts, 0, len(pairs))])[0]
 

@@ -132,10 +132,10 @@ class WatchState(msgspec.Struct, array_like=True):
         if isinstance(self.gathered, dict):
             self.gathered = gathered.of_dict(self.gathered)
         if len(self.warm) % WARM_BYTES or len(self.gathered) % gathered.PAIR_BYTES:
-            raise ValueError(f"a warm-up has {len(self.warm)} bytes, its sketch {len(self.gathered)}")
-        if self.sketch is not NO_PAIRS:
-            pairs(self.sketch)
-            self.sketch = self.sketch.copy()        # which may be a view of a whole snapshot
+            raise ValueError(f"a warm-up has {len(self.warm)} bytes, {WARM_BYTES} a point; its sketch "
+                             f"{len(self.gathered)}, {gathered.PAIR_BYTES} a pair")
+        if self.sketch is not NO_PAIRS:             # a copy, as it may be a view of a whole snapshot
+            self.sketch = self.sketch.copy() if pairs(self.sketch) else NO_PAIRS
 
     @property
     def of(self) -> DriftReference:

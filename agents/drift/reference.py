@@ -139,7 +139,7 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Warm(NamedTuple):
-    """What is kept of a warm-up's point; many of them packed, `WARM_BYTES` each: a quarter of what objects take."""
+    """What is kept of a warm-up's point."""
 
     n: int
     mean: float
@@ -149,15 +149,20 @@ class Warm(NamedTuple):
     watched: float
 
 
+#: A point as it is kept and written, a quarter of what objects take: n as int64, the others as float64, little-endian.
 _WARM = struct.Struct("<q5d")
 WARM_BYTES = _WARM.size
+#: Events of a point are held at this: up to there a float64 has each number.
+MOST_EVENTS = 1 << 53
 
 
 def packed(points: Iterable[Warm]) -> bytes:
-    return b"".join(_WARM.pack(*point) for point in points)
+    """Points, `WARM_BYTES` each, one after the other."""
+    return b"".join(_WARM.pack(min(n, MOST_EVENTS), *moments) for n, *moments in points)
 
 
 def unpacked(points: bytes) -> list[Warm]:
+    """The points that were packed."""
     return [Warm(*point) for point in _WARM.iter_unpack(points)]
 
 

@@ -17,7 +17,7 @@ from agents.drift.gathered import Buckets
 from agents.drift.grouping import Group
 from agents.drift.level import WatchState
 from agents.drift.options import MEAN, Statistic, effect_of
-from agents.drift.reference import Lens, Reference, unpacked
+from agents.drift.reference import MOST_EVENTS, Lens, Reference, Warm, packed, unpacked
 from agents.drift.watch import Watch
 from streams.windows.closed import FieldNames, fields_of
 from streams.windows.record import SummaryRecord
@@ -134,6 +134,25 @@ def test_a_row_with_cells_and_dicts_as_they_were_written_before_goes_on_as_it_wa
     old = codec.decode(entry.key, msgspec.msgpack.encode([{name: _as_before(kept) for name, kept in versions.items()},
                                                           *rest]))
     assert _in_order(codec.encode(entry.key, old)) == _in_order(data)
+
+
+def test_a_warm_ups_points_are_written_as_they_were_by_earlier_releases() -> None:
+    points = [Warm(3, 0.5, 0.25, math.nan, 1.0, -2.0), Warm(1 << 63, 0.0, 0.0, 0.0, 0.0, 0.0)]
+    first = bytes.fromhex("0300000000000000 000000000000e03f 000000000000d03f 000000000000f87f 000000000000f03f"
+                          "00000000000000c0")
+    assert packed(points) == first + MOST_EVENTS.to_bytes(8, "little") + bytes(40)
+    assert str(unpacked(first)) == str(points[:1])
+
+
+def test_windows_of_absurdly_many_events_are_held_at_what_can_be_kept() -> None:
+    world = World()
+    windows = Serving(5, events=3).windows(10)
+    windows[7] = msgspec.structs.replace(windows[7], count=2**63 - 1)
+    world.give(windows)
+    entry = world.states.entry(next(iter(world.states.keys())))
+    warm = [unpacked(watch.state.warm) for version in entry.state.versions.values()
+            for watch in version.watches.values()]
+    assert MOST_EVENTS in {point.n for points in warm for point in points}
 
 
 @pytest.mark.parametrize(("at", "damaged"), [(2, b"0123456789"), (19, [["a", 1]]), (19, 7), (20, b"012")])
