@@ -156,9 +156,10 @@ WARM_BYTES = _WARM.size
 MOST_EVENTS = 1 << 53
 
 
-def packed(points: Iterable[Warm]) -> bytes:
-    """Points, `WARM_BYTES` each, one after the other."""
-    return b"".join(_WARM.pack(min(n, MOST_EVENTS), *moments) for n, *moments in points)
+def packed(points: Iterable[Warm | Point]) -> bytes:
+    """What is kept of points, `WARM_BYTES` each, one after the other."""
+    return b"".join([_WARM.pack(min(point.n, MOST_EVENTS), point.mean, point.variance, point.log_mean,
+                                point.log_variance, point.watched) for point in points])
 
 
 def unpacked(points: bytes) -> list[Warm]:

@@ -199,8 +199,7 @@ class Watch:
         state = self.state
         if not state.warm:
             state.warm_ms = point.start_ms
-        state.warm = cast(bytes, state.warm) + packed([
-            Warm(point.n, point.mean, point.variance, point.log_mean, point.log_variance, point.watched)])
+        state.warm = cast(bytes, state.warm) + packed([point])
         self._gather(point)
         if len(state.warm) < WARM_UP_POINTS * WARM_BYTES:
             return None
