@@ -182,7 +182,8 @@ class Watch:
         return change
 
     def _gather(self, point: Point) -> None:
-        settle([self])
+        if self.waits is not None:
+            settle([self])
         if point.sketch.high > point.sketch.low:
             self.waits = point.sketch
 
