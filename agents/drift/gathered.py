@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ _STEP = 65_535
 _PAIRS = 6
 
 
-class Buckets(NamedTuple):
+class Buckets(msgspec.Struct, frozen=True, gc=False):
     """A sketch: `low` to `high` of codes ascending, and of their counts, each (b,)."""
 
     codes: KeyArray
@@ -43,7 +43,7 @@ NO_SKETCH = Buckets(np.empty(0, np.int32), np.empty(0, np.int64), 0, 0)
 
 def added(packed: Sequence[bytes], more: Sequence[Buckets]) -> list[bytes]:
     """Each packed sketch with another; all of `more` are of the same arrays."""
-    codes, counts, _, _ = more[0]
+    codes, counts = more[0].codes, more[0].counts
     ends = [0, *accumulate(map(len, packed))]
     jobs = np.array([ends[:-1], ends[1:], [part.low for part in more], [part.high for part in more]], np.int64)
     size = ends[-1] // PAIR_BYTES

@@ -40,7 +40,7 @@ class Lens(NamedTuple):
     learning: bool
 
 
-class Point(NamedTuple):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """A statistic over one group of windows; variances are of single events.
 
     `log_mean` is NaN where logarithms are unknown; `watched` is the mean through the lens, NaN before there is one.

@@ -66,8 +66,9 @@ def test_a_group_is_what_its_windows_add_up_to_one_by_one(seed: int) -> None:
             sums = plain[name]
             found = [point.mean, point.variance, point.log_mean, point.log_variance, point.watched]
             assert np.array_equal(found, sums.moments(), equal_nan=True), name
-            codes, counts, low, high = point.sketch
-            assert dict(zip(codes[low:high].tolist(), counts[low:high].tolist(), strict=True)) == sums.sketch
+            span = slice(point.sketch.low, point.sketch.high)
+            found = zip(point.sketch.codes[span].tolist(), point.sketch.counts[span].tolist(), strict=True)
+            assert dict(found) == sums.sketch
 
 
 def test_fields_beyond_the_most_are_passed_over() -> None:
