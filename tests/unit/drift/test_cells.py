@@ -137,7 +137,7 @@ def test_a_row_with_cells_and_dicts_as_they_were_written_before_goes_on_as_it_wa
     assert _in_order(codec.encode(entry.key, old)) == _in_order(data)
 
 
-def test_a_warm_ups_points_are_written_as_they_were_by_earlier_releases() -> None:
+def test_a_warm_ups_points_are_written_in_the_layout_that_is_said() -> None:
     points = [Warm(3, 0.5, 0.25, math.nan, 1.0, -2.0), Warm(1 << 63, 0.0, 0.0, 0.0, 0.0, 0.0)]
     first = bytes.fromhex("0300000000000000 000000000000e03f 000000000000d03f 000000000000f87f 000000000000f03f"
                           "00000000000000c0")
